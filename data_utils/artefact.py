@@ -1,0 +1,297 @@
+"""Artefact folders: written atomically, described by a manifest, tied to their inputs.
+
+manifest.json is written last. Its fingerprint is the SHA-256 of canonical JSON over kind, format,
+the settings that matter to the content, counts, the inputs' fingerprints, and name, size and
+SHA-256 of each file: equal content has an equal fingerprint wherever and whenever it was made.
+A folder that this code has begun holds settings.json; one with neither file was made by others: it
+is read as it is and never written to.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import IO, Any
+
+from data_utils.errors import ArtefactError, InputError
+
+FORMAT = 1
+MANIFEST, SETTINGS, LOCK = "manifest.json", "settings.json", ".lock"
+PACKAGES = ("torch", "transformers", "deepspeed", "tokenizers", "numpy")
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO]:
+    """Open a temporary file beside path; on success it is fsynced and renamed to path."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, mode) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        fsync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames inside folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write value as indented JSON, atomically."""
+    with atomic_file(path, "w") as file:
+        json.dump(value, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+
+
+def sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def canonical_hash(value: Any) -> str:
+    """SHA-256 of value as JSON with sorted keys and no spaces."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def fingerprint(manifest: dict) -> str:
+    """What the artefact is, by content (see the head of this file)."""
+    inputs = {name: entry["fingerprint"] for name, entry in manifest["inputs"].items()}
+    return canonical_hash(
+        [
+            manifest["kind"],
+            manifest["format"],
+            manifest["content"],
+            manifest["counts"],
+            inputs,
+            sorted([f["name"], f["size"], f["sha256"]] for f in manifest["files"]),
+        ]
+    )
+
+
+def read_manifest(folder: Path) -> dict | None:
+    """The manifest of a finished artefact, None where there is none; damage is an error."""
+    path = folder / MANIFEST
+    if not path.exists():
+        return None
+    try:
+        manifest = json.loads(path.read_text())
+        good = manifest["fingerprint"] == fingerprint(manifest)
+    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
+        good = False
+    if not good:
+        raise ArtefactError(
+            "the manifest is damaged", where=path, fix="restore it, or make the artefact again"
+        )
+    return manifest
+
+
+def require(folder: Path, kind: str, fix: str, *, contents: bool = False) -> dict | None:
+    """Check that folder holds a usable artefact of this kind; returns its manifest.
+
+    None for a folder made by others (no manifest, not begun by this code). With contents, the
+    files' checksums are compared too, which reads them whole.
+    """
+    if not folder.is_dir():
+        raise InputError(f"there is no {kind}", where=folder, fix=fix)
+    manifest = read_manifest(folder)
+    if manifest is None:
+        if (folder / SETTINGS).exists():
+            raise ArtefactError(f"the {kind} is unfinished", where=folder, fix=fix)
+        return None
+    if manifest["kind"] != kind:
+        raise InputError(
+            "wrong kind of artefact", where=folder, expected=kind, found=manifest["kind"], fix=fix
+        )
+    check_files(folder, manifest, fix, contents=contents)
+    return manifest
+
+
+def check_files(folder: Path, manifest: dict, fix: str, *, contents: bool) -> None:
+    """Compare sizes (with contents: checksums too) of an artefact's files with its manifest."""
+    for entry in manifest["files"]:
+        path = folder / entry["name"]
+        if not path.is_file():
+            raise ArtefactError(f"a file of the {manifest['kind']} is missing", where=path, fix=fix)
+        size = path.stat().st_size
+        if size != entry["size"]:
+            raise ArtefactError(
+                "wrong file size", where=path, expected=entry["size"], found=size, fix=fix
+            )
+        if contents and sha256(path) != entry["sha256"]:
+            raise ArtefactError("the file's checksum does not hold", where=path, fix=fix)
+
+
+def identity(folder: Path, kind: str, fix: str, *, contents: bool = False) -> dict:
+    """{kind, fingerprint} of an input artefact, for the manifests of what is made from it.
+
+    Without a manifest the fingerprint covers file names and sizes, and checksums of files under
+    64 MB or, for models, of all files: enough to notice that another one was put in its place.
+    """
+    manifest = require(folder, kind, fix, contents=contents)
+    if manifest is not None:
+        return {"kind": kind, "fingerprint": manifest["fingerprint"]}
+    files = []
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != LOCK):
+        size = path.stat().st_size
+        small = size < 64 << 20 or kind == "model"
+        files.append([str(path.relative_to(folder)), size, sha256(path) if small else ""])
+    return {"kind": kind, "fingerprint": canonical_hash([kind, "without manifest", files])}
+
+
+@contextlib.contextmanager
+def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold the folder's one writer's lock.
+
+    A second writer is refused with host and process of the first, or waits for its end.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            file.seek(0)
+            raise InputError(
+                f"another program ({file.read().strip() or 'unknown'}) is writing",
+                where=folder,
+                fix="wait for it or end it, then run this command again",
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+@dataclass
+class Output:
+    """An artefact folder being written by one stage.
+
+    content: the settings that decide the bytes. settings: all of them, for people. inputs: name to
+    (folder, identity). `done` says that the folder already holds exactly this artefact.
+    """
+
+    folder: Path
+    kind: str
+    program: str
+    content: dict
+    settings: dict
+    inputs: dict[str, tuple[Path, dict]] = field(default_factory=dict)
+    done: bool = False
+
+    def begin(self) -> "Output":
+        """Make the folder ready, or find that it is done; what others made is never touched."""
+        manifest = read_manifest(self.folder)
+        if manifest is not None:
+            self._same(manifest["content"], manifest["inputs"])
+            check_files(self.folder, manifest, self._again(), contents=False)
+            self.done = True
+            return self
+        begun = self.folder / SETTINGS
+        if begun.exists():
+            former = json.loads(begun.read_text())
+            self._same(former["content"], former["inputs"])
+        elif self.folder.is_dir() and any(p.name != LOCK for p in self.folder.iterdir()):
+            raise InputError(
+                "the folder has files that this program did not make",
+                where=self.folder,
+                fix="choose another output folder",
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_json(
+            begun,
+            {"content": self.content, "inputs": self._inputs(), "made_by": self._made_by()},
+        )
+        return self
+
+    def finish(self, files: list[str], counts: dict, report: dict | None = None) -> dict:
+        """Write the manifest over the named files; from here on the artefact is finished."""
+        manifest = {
+            "kind": self.kind,
+            "format": FORMAT,
+            "content": self.content,
+            "counts": counts,
+            "inputs": self._inputs(),
+            "files": [describe(self.folder, name) for name in sorted(files)],
+            "report": report or {},
+            "made_by": self._made_by(),
+        }
+        manifest = {"fingerprint": fingerprint(manifest), **manifest}
+        write_json(self.folder / MANIFEST, manifest)
+        self.done = True
+        return manifest
+
+    def _inputs(self) -> dict:
+        return {
+            name: {**entry, "path": os.path.relpath(folder, self.folder)}
+            for name, (folder, entry) in self.inputs.items()
+        }
+
+    def _made_by(self) -> dict:
+        return {
+            "program": self.program,
+            "settings": self.settings,
+            "versions": versions(),
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+
+    def _again(self) -> str:
+        return f"remove the folder and run {self.program} again"
+
+    def _same(self, content: dict, inputs: dict) -> None:
+        mine = json.loads(json.dumps(self.content))
+        for name in sorted(mine.keys() | content.keys()):
+            if mine.get(name) != content.get(name):
+                raise InputError(
+                    f"the folder was begun with another {name}",
+                    where=self.folder,
+                    expected=content.get(name),
+                    found=mine.get(name),
+                    fix="use the former setting, choose another output folder or remove this one",
+                )
+        for name in sorted(self.inputs.keys() | inputs.keys()):
+            now = self.inputs[name][1]["fingerprint"] if name in self.inputs else None
+            if now != inputs.get(name, {}).get("fingerprint"):
+                raise InputError(
+                    f"the folder was made from another {name}",
+                    where=self.folder,
+                    fix="give the former input, choose another output folder or remove this one",
+                )
+
+
+def describe(folder: Path, name: str) -> dict:
+    """A file's entry in the manifest."""
+    path = folder / name
+    return {"name": name, "size": path.stat().st_size, "sha256": sha256(path)}
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file atomically."""
+    with open(source, "rb") as reader, atomic_file(target) as writer:
+        shutil.copyfileobj(reader, writer)
+
+
+def versions() -> dict:
+    """Versions of Python and of the packages that can change a result."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

@@ -1,0 +1,116 @@
+"""Elastic blocks: any number of workers on any nodes finish one job together.
+
+A job is cut into numbered blocks. A worker takes one that is missing, computes it and publishes it
+by os.link: the first one stays, a late twin is discarded. A claim file with a heartbeat keeps two
+workers from the same block; it saves work, and correctness never rests on it.
+"""
+
+import contextlib
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HEARTBEAT = 15.0  # seconds
+STALE = 6 * HEARTBEAT
+
+
+@dataclass
+class Blocks:
+    """The blocks 0..count-1 of one job in a folder, as files block_000000<suffix>."""
+
+    folder: Path
+    count: int
+    suffix: str
+    worker: str = field(default_factory=lambda: f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}")
+
+    def path(self, block: int) -> Path:
+        """The published file of a block."""
+        return self.folder / f"block_{block:06d}{self.suffix}"
+
+    def missing(self) -> list[int]:
+        """Numbers of the blocks that are not published yet."""
+        present = {entry.name for entry in os.scandir(self.folder)}
+        return [b for b in range(self.count) if self.path(b).name not in present]
+
+    def publish(self, block: int, write: Callable[[Path], None]) -> bool:
+        """Let write() fill a temporary file and link it into place; False if another was first."""
+        temporary = self.folder / f".{self.path(block).name}.{self.worker}"
+        try:
+            write(temporary)
+            with open(temporary, "rb") as file:
+                os.fchmod(file.fileno(), 0o644)  # other users' workers read it too
+                os.fsync(file.fileno())
+            os.link(temporary, self.path(block))
+            return True
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def take(self) -> Iterator[int]:
+        """Claimed blocks to compute, until all are published by this or by other workers."""
+        while missing := self.missing():
+            # Workers start at different places, so that they seldom reach for the same claim.
+            start = hash(self.worker) % len(missing)
+            taken = False
+            for block in missing[start:] + missing[:start]:
+                if self.path(block).exists() or not self._claim(block):
+                    continue
+                taken = True
+                with self._heartbeat(block):
+                    yield block
+            if not taken:
+                time.sleep(1.0)
+
+    def _claim(self, block: int) -> bool:
+        claim = self._claim_path(block)
+        try:
+            os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            return True
+        except FileExistsError:
+            with contextlib.suppress(FileNotFoundError):
+                if self._now() - claim.stat().st_mtime > STALE:
+                    os.utime(claim)  # the taker's own heartbeat begins; a rare twin does no harm
+                    return True
+        return False
+
+    def _claim_path(self, block: int) -> Path:
+        return self.folder / f".claim_{block:06d}"
+
+    def _now(self) -> float:
+        """The file system's own clock: nodes' clocks may differ."""
+        probe = self.folder / f".clock.{self.worker}"
+        probe.touch()
+        now = probe.stat().st_mtime
+        probe.unlink(missing_ok=True)
+        return now
+
+    @contextlib.contextmanager
+    def _heartbeat(self, block: int) -> Iterator[None]:
+        claim, done = self._claim_path(block), threading.Event()
+
+        def beat() -> None:
+            while not done.wait(HEARTBEAT):
+                with contextlib.suppress(FileNotFoundError):
+                    os.utime(claim)
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+            claim.unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Remove what dead workers left behind; called once all blocks are published."""
+        for path in self.folder.glob(".block_*"):
+            path.unlink(missing_ok=True)
+        for path in [*self.folder.glob(".claim_*"), *self.folder.glob(".clock.*")]:
+            path.unlink(missing_ok=True)

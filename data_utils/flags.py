@@ -1,0 +1,68 @@
+"""Flags of a program: a dataclass is the interface, launchers and people fill it in.
+
+Relative paths are under BASE_PATH; those that begin with configs/ are looked for in the code's
+root if BASE_PATH has none.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Any, TypeVar
+
+from transformers.hf_argparser import HfArgumentParser
+
+from data_utils.errors import InputError
+from data_utils.start import CODE_ROOT
+
+Settings = TypeVar("Settings")
+
+
+def flag(default: Any, help: str, **metadata: Any) -> Any:
+    """A dataclass field with the text that --help shows."""
+    return dataclasses.field(default=default, metadata={"help": help, **metadata})
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> None:
+        raise InputError(message, fix=f"see {self.prog} --help")
+
+
+def parse(cls: type[Settings], argv: list[str] | None = None, positional: str = "") -> Settings:
+    """Read flags into the dataclass cls; leading plain words fill the fields named in positional.
+
+    A ValueError of cls.__post_init__ is the user's and becomes an InputError.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    names = positional.split()
+    words = []
+    while argv and not argv[0].startswith("-") and len(words) < 2 * len(names):
+        words += [f"--{names[len(words) // 2].replace('_', '-')}", argv.pop(0)]
+    usage = " ".join(["%(prog)s", *(f"[{name.upper()}]" for name in names), "[--flag VALUE ...]"])
+    parser = _Parser(cls, allow_abbrev=False, usage=usage, description=cls.__doc__)
+    try:
+        settings, unknown = parser.parse_args_into_dataclasses(
+            words + argv, return_remaining_strings=True
+        )
+    except ValueError as error:
+        raise InputError(str(error), fix=f"see {parser.prog} --help") from error
+    if unknown:
+        raise InputError(f"unknown arguments {' '.join(unknown)}", fix=f"see {parser.prog} --help")
+    return settings
+
+
+def under(base_path: str | Path, path: str | Path) -> Path:
+    """The absolute place of a path as given: under base_path, configs/ also in the code's root."""
+    place = Path(base_path).resolve() / Path(path).expanduser()
+    if not place.exists() and Path(path).parts[:1] == ("configs",):
+        return CODE_ROOT / path
+    return place
+
+
+def base_folder(base_path: str) -> Path:
+    """BASE_PATH as an absolute path; one that does not exist is an error."""
+    folder = Path(base_path).expanduser().resolve()
+    if not folder.is_dir():
+        raise InputError(
+            "BASE_PATH is not a folder", where=folder, fix="create it or give the right one"
+        )
+    return folder

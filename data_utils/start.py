@@ -1,0 +1,66 @@
+"""How a program starts and ends: the Python it runs under, its exit code, its one message."""
+
+import importlib.util
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+CODE_ROOT = Path(__file__).resolve().parents[1]
+
+
+def use_project_python() -> None:
+    """Run the program again under .venv's Python if this one has no torch and there is a .venv."""
+    venv_python = CODE_ROOT / ".venv" / "bin" / "python"
+    if importlib.util.find_spec("torch") is None and venv_python.exists():
+        if Path(sys.prefix).resolve() != (CODE_ROOT / ".venv").resolve():
+            os.execv(venv_python, [str(venv_python), *sys.orig_argv[1:]])
+
+
+def run(main: Callable[[], None]) -> None:
+    """Call main() and leave with the exit code that the outcome deserves (see errors.py).
+
+    A user's mistake prints one line and no traceback. One of several processes leaves its code
+    and message in the file that RUN_RECORD names, for the launcher to print once.
+    """
+    try:
+        main()
+    except SystemExit:
+        raise
+    except BaseException as error:  # every outcome is turned into an exit code here
+        code, message = outcome(error)
+        record = os.environ.get("RUN_RECORD")
+        if record:
+            write_record(Path(record), code, message)
+        else:
+            print(message, file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        # Threads of a stuck collective would keep a normal exit from ever ending.
+        os._exit(code)
+
+
+def outcome(error: BaseException) -> tuple[int, str]:
+    """(exit code, message) of an exception that ended a program."""
+    from data_utils.errors import ProgramError, from_os_error
+
+    if isinstance(error, ProgramError):
+        return error.code, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return 75, "stopped by Ctrl-C; run the same command again to go on"
+    known = from_os_error(error)
+    if known is not None:
+        return known.code, str(known)
+    return 1, "".join(traceback.format_exception(error)).rstrip()
+
+
+def write_record(record: Path, code: int, message: str) -> None:
+    """Leave code and message for the launcher; the first process to fail on this machine wins."""
+    temporary = record.with_name(f"{record.name}.{os.getpid()}")
+    temporary.write_text(json.dumps({"code": code, "message": message}))
+    try:
+        os.link(temporary, record)
+    except FileExistsError:
+        pass
+    temporary.unlink()

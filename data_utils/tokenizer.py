@@ -1,0 +1,128 @@
+"""Tokenizers: loading a folder, comparing two, and the end-of-sentence tables of the chunker."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data_utils.artefact import canonical_hash
+from data_utils.corpus import Corpus
+from data_utils.errors import InputError
+
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+)
+PROBE = (
+    "The quick brown fox; don't! 3.14159 \t e = mc^2\n\n\nDéjà vu — naïve café. 東京 — "
+    "привет, мир? if (a[0] < b) { return f'{x!r}'; }\r\n    # tabs\tand   spaces 😀 <|endoftext|> x"
+    + " y"
+    * 9
+)
+
+
+def load_tokenizer(folder: Path):
+    """The Hugging Face tokenizer of a folder, from its files alone, with an end-of-text token.
+
+    tokenizer.json is taken as it is. AutoTokenizer would look at a config.json beside it and put
+    the architecture's own pre-tokeniser in place of the file's (transformers 5, Qwen2).
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    fix = "give a folder with tokenizer.json (TOKENIZER_PATH)"
+    if not (folder / "tokenizer.json").exists() and not (folder / "tokenizer_config.json").exists():
+        raise InputError("there is no tokenizer", where=folder, fix=fix)
+    try:
+        as_it_is = (folder / "tokenizer.json").exists()
+        loader = PreTrainedTokenizerFast if as_it_is else AutoTokenizer
+        tokenizer = loader.from_pretrained(folder, local_files_only=True)
+    except (ValueError, OSError, KeyError, TypeError, ImportError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise InputError(
+            f"the tokenizer cannot be read ({reason})", where=folder, fix=fix
+        ) from error
+    if tokenizer.eos_token_id is None:
+        raise InputError(
+            "the tokenizer has no end-of-text token",
+            where=folder,
+            fix="name one as eos_token in its tokenizer_config.json",
+        )
+    config = folder / "config.json"
+    if config.exists():
+        size = json.loads(config.read_text()).get("vocab_size", len(tokenizer))
+        if len(tokenizer) > size:
+            raise InputError(
+                "the tokenizer has more entries than the model beside it",
+                where=config,
+                expected=f"vocab_size at least {len(tokenizer)}",
+                found=size,
+                fix="put the tokenizer and the config.json of the same model there",
+            )
+    return tokenizer
+
+
+def tokenizer_fingerprint(tokenizer) -> str:
+    """Equal for tokenizers with equal token-to-id maps, added tokens included, and equal ids."""
+    ids = tokenizer(PROBE, add_special_tokens=False)["input_ids"]
+    return canonical_hash([sorted(tokenizer.get_vocab().items()), ids, tokenizer.eos_token_id])
+
+
+def copy_tokenizer(source: Path, target: Path) -> list[str]:
+    """Copy a tokenizer's files; returns their names relative to target's parent."""
+    target.mkdir(parents=True, exist_ok=True)
+    names = [name for name in FILES if (source / name).is_file()]
+    for name in names:
+        shutil.copyfile(source / name, target / name)
+    return [f"{target.name}/{name}" for name in names]
+
+
+def corpus_tokenizer(corpus: Corpus, fallback: Path) -> Path:
+    """The folder with a corpus's tokenizer: its own copy, or the fallback where it has none."""
+    return corpus.tokenizer_folder or fallback
+
+
+def end_of_text(corpus: Corpus, tokenizer_folder: Path) -> int:
+    """Id of the corpus's end-of-text token, which is its padding too."""
+    if corpus.manifest is not None and "eos_id" in corpus.manifest["content"]:
+        return corpus.manifest["content"]["eos_id"]
+    return load_tokenizer(tokenizer_folder).eos_token_id
+
+
+@dataclass(frozen=True)
+class SentenceEnds:
+    """Tables over token ids, [vocabulary] bool: what the chunker asks about a token's text."""
+
+    ends: np.ndarray  # end-of-sentence tokens, end-of-text not included
+    newline: np.ndarray  # the text has a newline
+    space: np.ndarray  # the text has a space
+
+
+def sentence_ends(tokenizer) -> SentenceEnds:
+    """The tables of a byte-level tokenizer (the text of two tokens has a space if one's has).
+
+    An end-of-sentence token has one of . ! ? ; or newline, and for none of the pairs [ ] ( ) < >
+    the first without the second; nor a backslash without an opening brace: the original's slip
+    for { }, kept because the published corpus was cut with it.
+    """
+    ids = [[i] for i in range(len(tokenizer))]
+    texts = tokenizer.batch_decode(
+        ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
+    )
+    ends = [
+        any(mark in text for mark in ".!?;\n")
+        and not any(a in text and b not in text for a, b in ("[]", "()", "<>", "\\{"))
+        for text in texts
+    ]
+    return SentenceEnds(
+        np.array(ends),
+        np.array(["\n" in text for text in texts]),
+        np.array([" " in text for text in texts]),
+    )

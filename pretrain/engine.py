@@ -1,0 +1,121 @@
+"""DeepSpeed, in one place: ZeRO stage 1 or 2 around an objective, without compiling anything."""
+
+import contextlib
+import io
+import logging
+import os
+import warnings
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from pretrain.processes import Processes
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
+class Engine:
+    """An objective under DeepSpeed's optimiser; one call of `step` is one update."""
+
+    def __init__(self, objective: nn.Module, processes: Processes, config: dict, adam: dict):
+        import deepspeed
+        from deepspeed import ops
+
+        deepspeed.utils.logger.setLevel(logging.WARNING)
+        warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
+        if not torch.cuda.is_available():
+            # Its shared-memory collectives would be compiled at the first start (DeepSpeed 0.19).
+            ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists, even for one process
+        objective.to(processes.device)
+        optimizer = torch.optim.AdamW(
+            objective.parameters(), **adam, fused=processes.device.type == "cuda"
+        )
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.engine, *_ = deepspeed.initialize(
+                model=objective, optimizer=optimizer, config=config, dist_init_required=False
+            )
+
+    @property
+    def objective(self) -> nn.Module:
+        """The wrapped objective."""
+        return self.engine.module
+
+    def micro_step(self, batch: dict[str, torch.Tensor]) -> tuple[float, dict]:
+        """Forward and backward of one micro-batch; returns its loss as a number and figures.
+
+        On the last micro-batch of a step the gradients are reduced and nothing is updated yet.
+        """
+        loss, figures = self.engine(**batch)
+        self.engine.backward(loss)
+        return loss.detach(), figures
+
+    def next_micro_batch(self) -> None:
+        """Between the micro-batches of a step."""
+        self.engine.step()
+
+    def update(self, lr: float) -> dict[str, float]:
+        """Clip, update with this learning rate; returns grad_norm, loss_scale, skipped (0 or 1)."""
+        for group in self.engine.optimizer.param_groups:
+            group["lr"] = lr
+        before = self.engine.skipped_steps
+        self.engine.step()
+        scale = getattr(self.engine.optimizer, "cur_scale", 1.0)
+        return {
+            "grad_norm": float(self.engine.get_global_grad_norm() or 0.0),
+            "loss_scale": float(scale),
+            "skipped": self.engine.skipped_steps - before,
+        }
+
+    def full_weights(self) -> dict[str, torch.Tensor]:
+        """The model's weights in fp32 on the CPU, by their names in the model; all ranks call it.
+
+        Half precision trains fp32 master weights that ZeRO spreads over the ranks: gather those.
+        """
+        model = self.objective.model
+        if all(p.dtype == torch.float32 for p in model.parameters()):
+            return {name: t.detach().cpu() for name, t in model.state_dict().items()}
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        weights = {name: t.detach().cpu() for name, t in model.state_dict().items()}
+        for name, parameter in model.named_parameters(remove_duplicate=False):
+            weights[name] = safe_get_full_fp32_param(parameter).cpu()
+        return weights
+
+    def save_state(self, folder: Path) -> None:
+        """Write DeepSpeed's states (weights, optimiser, loss scale) under folder; all ranks."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.engine.save_checkpoint(str(folder), tag="state", save_latest=False)
+
+    def load_state(self, folder: Path) -> None:
+        """Read what save_state wrote; all ranks."""
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.engine.load_checkpoint(str(folder), tag="state")
+
+
+def deepspeed_config(
+    zero_stage: int, precision: str, micro_batch: int, accumulation: int, clip: float
+) -> dict:
+    """DeepSpeed's JSON configuration; the optimiser is ours, so it names none."""
+    config = {
+        "train_micro_batch_size_per_gpu": micro_batch,
+        "gradient_accumulation_steps": accumulation,
+        "gradient_clipping": clip,
+        "zero_optimization": {"stage": zero_stage},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": 10**12,
+    }
+    if precision == "fp16":
+        config["fp16"] = {
+            "enabled": True,
+            "loss_scale": 0,
+            "initial_scale_power": 11,
+            "loss_scale_window": 2000,
+            "hysteresis": 4,
+            "min_loss_scale": 1,
+        }
+    if precision == "bf16":
+        config["bf16"] = {"enabled": True}
+    return config

@@ -1,0 +1,123 @@
+"""Losses on hidden states: the logits exist only for a chunk of rows at a time.
+
+A position counts if its input token is not the end-of-text token and it has a label inside the
+row; the loss of a sequence is the mean over its counted positions, that of a batch the mean over
+its sequences (sequences without a counted position add 0 and stay in the denominator).
+"""
+
+import math
+
+import torch
+
+CHUNK_ELEMENTS = 1 << 25  # logits of one chunk: 128 MiB in fp32
+# Probabilities below 6e-8 are 0 in fp16, and those below 6e-5 have few bits: they enter products
+# times this, which is taken out again in fp32. Without it rare tokens' gradients are 5-17 % low.
+FP16_ROOM = 2.0**15
+
+
+def inputs_and_labels(
+    tokens: torch.Tensor, lengths: torch.Tensor, eos_id: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """(inputs, labels, counted), each [B, L-1], from right-padded rows [B, L] and lengths [B].
+
+    What is padding comes from the lengths, never from ids: the padding token is the end-of-text.
+    """
+    inputs, labels = tokens[:, :-1], tokens[:, 1:]
+    positions = torch.arange(inputs.shape[1], device=tokens.device)
+    counted = (positions < (lengths - 1)[:, None]) & (inputs != eos_id)
+    return inputs, labels, counted
+
+
+def sequence_mean_weights(counted: torch.Tensor) -> torch.Tensor:
+    """Weight of each position in the batch loss, [B, T] fp32: 1 / (counted of its row x B)."""
+    per_row = counted.sum(dim=1, keepdim=True).clamp(min=1)
+    return counted / (per_row * counted.shape[0]).float()
+
+
+def chunk_rows(vocab_size: int) -> int:
+    """Rows of a chunk whose logits have CHUNK_ELEMENTS entries."""
+    return max(1, CHUNK_ELEMENTS // vocab_size)
+
+
+def label_log_probs(
+    hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, rows: int | None = None
+) -> torch.Tensor:
+    """Natural log-probability of each label, [N] fp32; hidden [N, H], head [V, H], labels [N]."""
+    rows = rows or chunk_rows(head.shape[0])
+    found = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
+    for start in range(0, len(labels), rows):
+        part = slice(start, start + rows)
+        logits = (hidden[part] @ head.T).float()
+        chosen = logits.gather(1, labels[part, None]).squeeze(1)
+        found[part] = chosen - logits.logsumexp(dim=1)
+    return found
+
+
+def weighted_cross_entropy(
+    hidden: torch.Tensor,
+    head: torch.Tensor,
+    labels: torch.Tensor,
+    weights: torch.Tensor,
+    rows: int | None = None,
+) -> torch.Tensor:
+    """sum_n weights[n] * -log softmax(hidden[n] head^T)[labels[n]], a scalar in fp32.
+
+    hidden [N, H], head [V, H], labels [N], weights [N] fp32. Rows of weight 0 cost nothing. Both
+    gradients are computed in the forward pass, a chunk at a time, and kept in fp32.
+    """
+    return _WeightedCrossEntropy.apply(hidden, head, labels, weights, rows)
+
+
+class _WeightedCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden, head, labels, weights, rows):
+        rows = rows or chunk_rows(head.shape[0])
+        counted = weights.nonzero().squeeze(1)
+        want_hidden, want_head = ctx.needs_input_grad[:2]
+        grad_hidden = hidden.new_zeros(hidden.shape, dtype=torch.float32) if want_hidden else None
+        grad_head = head.new_zeros(head.shape, dtype=torch.float32) if want_head else None
+        # Weights near 1e-4 would push products below fp16's range: the rows enter the product
+        # with weights relative to the largest, which is put back in fp32.
+        largest = weights.max()
+        room = FP16_ROOM if hidden.dtype == torch.float16 else 1.0
+        loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        for start in range(0, len(counted), rows):
+            at = counted[start : start + rows]
+            part, weight, label = hidden[at], weights[at], labels[at, None]
+            logits = (part @ head.T).float()
+            norm = logits.logsumexp(dim=1)
+            loss += (weight * (norm - logits.gather(1, label).squeeze(1))).sum()
+            if not (want_hidden or want_head):
+                continue
+            # d loss / d logits but for the weight: probabilities less 1 at the label, times room
+            slope = logits.sub_((norm - math.log(room))[:, None]).exp_()
+            slope.scatter_add_(1, label, slope.new_full(label.shape, -room))
+            slope = slope.to(part.dtype)
+            if want_hidden:
+                grad_hidden[at] = _product(slope, head) * (weight / room)[:, None]
+            if want_head:
+                relative = (weight / largest)[:, None].to(part.dtype)
+                grad_head.add_(_product(slope.T, part * relative))
+        if want_head:
+            grad_head.mul_(largest / room)
+        ctx.dtypes = hidden.dtype, head.dtype
+        ctx.save_for_backward(grad_hidden, grad_head)
+        return loss
+
+    @staticmethod
+    def backward(ctx, grad):
+        grad_hidden, grad_head = ctx.saved_tensors
+        if grad_hidden is not None:
+            grad_hidden = (grad_hidden * grad).to(ctx.dtypes[0])
+        if grad_head is not None:
+            grad_head = (grad_head * grad).to(ctx.dtypes[1])
+        return grad_hidden, grad_head, None, None, None
+
+
+def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """a @ b in fp32, whatever the operands' type."""
+    if a.dtype == torch.float32:
+        return a @ b
+    if a.is_cuda:
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return a.float() @ b.float()

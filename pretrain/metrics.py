@@ -1,0 +1,106 @@
+"""What a run tells: metrics.jsonl, an object a logged step; a terminal line; curves.png; wandb."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+from tqdm import tqdm
+
+from data_utils import artefact
+
+FILE = "metrics.jsonl"
+
+
+def read_metrics(folder: Path) -> list[dict]:
+    """All complete lines of a run's metrics; a line torn by a kill is left out."""
+    path = folder / FILE
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            break
+    return rows
+
+
+class Metrics:
+    """Writes the metrics of steps `done`..`total`; used by rank 0 only."""
+
+    def __init__(self, folder: Path, done: int, total: int, wandb_mode: str, settings: dict):
+        self.folder = folder
+        kept = [row for row in read_metrics(folder) if row["step"] <= done]
+        with artefact.atomic_file(folder / FILE, "w") as file:
+            file.writelines(json.dumps(row) + "\n" for row in kept)
+        self.file = open(folder / FILE, "a")
+        self.bar = tqdm(total=total, initial=done, unit="step", desc=folder.name, mininterval=1)
+        self.wandb = start_wandb(wandb_mode, folder, settings)
+        self.started = time.monotonic()
+
+    def step(self, row: dict, due: bool) -> None:
+        """One step is done; its figures are logged when due or when a held-out loss was taken."""
+        self.bar.update()
+        if due or "valid_loss" in row:
+            self.log(row)
+
+    def log(self, row: dict) -> None:
+        """Append a step's figures and show the most telling ones."""
+        self.file.write(json.dumps(row) + "\n")
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        shown = {"loss": f"{row['loss']:.4f}", "lr": f"{row['lr']:.2e}"}
+        if "valid_loss" in row:
+            shown["valid"] = f"{row['valid_loss']:.4f}"
+        self.bar.set_postfix(shown, tok_s=f"{row['tokens_per_second']:.0f}", refresh=False)
+        if self.wandb is not None:
+            self.wandb.log({k: v for k, v in row.items() if k != "step"}, step=row["step"])
+
+    def close(self) -> None:
+        """Draw the curves and end the outputs."""
+        self.bar.close()
+        self.file.close()
+        if self.wandb is not None:
+            self.wandb.finish()
+        draw_curves(self.folder)
+
+
+def start_wandb(mode: str, folder: Path, settings: dict):
+    """A wandb run if WANDB_MODE asks for one, else None."""
+    if mode in ("", "disabled"):
+        return None
+    import wandb
+
+    return wandb.init(
+        project="miniplm", name=folder.name, dir=folder, mode=mode, config=settings, resume="allow"
+    )
+
+
+def draw_curves(folder: Path) -> None:
+    """curves.png: loss, held-out loss, gradient norm and learning rate over the steps."""
+    rows = read_metrics(folder)
+    if not rows:
+        return
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, 3, figsize=(15, 4), layout="constrained")
+    steps = [row["step"] for row in rows]
+    axes[0].plot(steps, [row["loss"] for row in rows], label="training loss")
+    valid = [(row["step"], row["valid_loss"]) for row in rows if "valid_loss" in row]
+    if valid:
+        axes[0].plot(*zip(*valid, strict=True), "o-", label="held-out loss")
+    axes[0].legend()
+    axes[0].set_ylabel("nats a token")
+    axes[1].plot(steps, [row["grad_norm"] for row in rows])
+    axes[1].set_ylabel("gradient norm before clipping")
+    axes[2].plot(steps, [row["lr"] for row in rows])
+    axes[2].set_ylabel("learning rate")
+    for axis in axes:
+        axis.set_xlabel("step")
+    with artefact.atomic_file(folder / "curves.png") as file:
+        figure.savefig(file, dpi=100, format="png")
+    pyplot.close(figure)

@@ -1,0 +1,92 @@
+"""A run: its inputs, checked, and its output folder, made ready."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from data_utils import artefact
+from data_utils.artefact import canonical_hash
+from data_utils.corpus import Corpus
+from data_utils.errors import InputError
+from data_utils.flags import base_folder, under
+from data_utils.tokenizer import corpus_tokenizer, end_of_text
+from pretrain.engine import Engine
+from pretrain.models import GET_MODEL, count_parameters, read_config, resolve_precision
+from pretrain.processes import Processes, all_sum
+from pretrain.settings import FREE, TrainSettings
+
+
+@dataclass
+class Run:
+    """Everything a step needs."""
+
+    settings: TrainSettings
+    processes: Processes
+    corpus: Corpus
+    valid: Corpus | None
+    eos_id: int
+    output: artefact.Output
+    tokenizer_folder: Path | None
+    engine: Engine | None = None
+
+
+def prepare(settings: TrainSettings, processes: Processes) -> Run:
+    """Open and check all inputs and describe the output; nothing is written."""
+    base = base_folder(settings.base_path)
+    try:
+        settings.accumulation(processes.world)
+    except ValueError as error:
+        raise InputError(str(error), fix="change GLOBAL_BATCH, MICRO_BATCH or NPROC") from error
+    settings.precision = resolve_precision(settings.precision)
+    corpus = Corpus(under(base, settings.data_dir))
+    valid = Corpus(under(base, settings.valid_data)) if settings.valid_data else None
+    tokenizer_folder = corpus_tokenizer(corpus, under(base, settings.tokenizer_path))
+    content = {k: v for k, v in asdict(settings).items() if k not in FREE}
+    inputs = {"corpus": (corpus.folder, corpus.identity)}
+    if settings.model_path:
+        model_folder = under(base, settings.model_path)
+        content["model_config"] = canonical_hash(read_config(model_folder / "config.json"))
+        inputs["model"] = (model_folder, artefact.identity(model_folder, "model", GET_MODEL))
+    else:
+        content["model_config"] = canonical_hash(read_config(under(base, settings.model_config)))
+    output = artefact.Output(
+        under(base, settings.save),
+        "model",
+        "pretrain/train.py",
+        content,
+        asdict(settings),
+        inputs,
+    )
+    eos_id = end_of_text(corpus, tokenizer_folder)
+    return Run(settings, processes, corpus, valid, eos_id, output, tokenizer_folder)
+
+
+def begin(run: Run) -> bool:
+    """Rank 0 makes the run's folder ready, the others wait; True if it is trained already."""
+    done = 0.0
+    if run.processes.first:
+        done = float(run.output.begin().done)
+        if any(run.output.folder.glob("step_*[0-9]")) and not run.settings.resume:
+            raise InputError(
+                "RESUME=0 and the folder has checkpoints",
+                where=run.output.folder,
+                fix="leave RESUME on, or choose another SAVE",
+            )
+    return bool(all_sum([done], run.processes)[0])
+
+
+def announce(run: Run, model: torch.nn.Module) -> None:
+    """Say what is going to happen."""
+    s, n = run.settings, count_parameters(model)
+    rows, world = len(run.corpus), run.processes.world
+    accumulation = s.accumulation(world)
+    print(
+        f"{type(model).__name__}, {n:,} parameters, {s.precision} on {world} x "
+        f"{run.processes.device.type}, ZeRO {s.zero_stage}\n"
+        f"{rows:,} sequences of at most {run.corpus.max_length} tokens in {run.corpus.folder}\n"
+        f"{s.total_steps:,} steps of {s.global_batch} sequences ({s.micro_batch} x {accumulation} "
+        f"accumulated x {world} processes): {s.total_steps * s.global_batch / rows:.2f} epochs\n"
+        f"about {16 * n / 1e9:.2f} GB a checkpoint, in {run.output.folder}",
+        flush=True,
+    )

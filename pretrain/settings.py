@@ -1,0 +1,73 @@
+"""The flags of pre-training; scripts/common.sh makes them from the launchers' variables."""
+
+from dataclasses import dataclass
+
+from data_utils.flags import flag
+from pretrain.models import ATTENTION, PRECISIONS
+
+
+@dataclass
+class TrainSettings:
+    """Pre-train a student (or the reference model) on a corpus."""
+
+    base_path: str = flag(".", "where processed_data/, checkpoints/ and results/ lie")
+    model_config: str = flag("configs/models/qwen/200M.json", "architecture, trained from scratch")
+    model_path: str = flag("", "continue from this model's weights instead")
+    data_dir: str = flag("processed_data/pretrain/pile/qwen-1025", "the corpus to train on")
+    valid_data: str = flag("", "held-out corpus; its loss is taken every --valid-every steps")
+    tokenizer_path: str = flag("checkpoints/qwen/1.8B", "for a corpus without its own tokenizer")
+    save: str = flag("results/pretrain/qwen/200M", "folder of the run")
+    global_batch: int = flag(512, "sequences a step")
+    micro_batch: int = flag(8, "sequences a process takes at once")
+    lr: float = flag(6e-4, "highest learning rate")
+    lr_min: float = flag(6e-5, "learning rate at the last step")
+    warmup_steps: int = flag(2000, "steps of linear warm-up from 0")
+    total_steps: int = flag(100_000, "steps of the schedule")
+    stop_step: int = flag(0, "end early after this step, with a checkpoint; 0: do not")
+    beta2: float = flag(0.98, "AdamW's second beta")
+    weight_decay: float = flag(0.01, "AdamW's decay, on all parameters")
+    clip: float = flag(1.0, "gradient norm is clipped to this")
+    seed: int = flag(10, "of the initial weights, and of the order with --shuffle")
+    shuffle: bool = flag(False, "a new order of the rows each epoch")
+    precision: str = flag("auto", "auto (fp16 on a GPU, fp32 on a CPU), fp16, bf16 or fp32")
+    attention: str = flag("sdpa", f"one of {', '.join(ATTENTION)}")
+    zero_stage: int = flag(1, "DeepSpeed's ZeRO stage, 1 or 2")
+    save_every: int = flag(5000, "steps between checkpoints")
+    log_every: int = flag(10, "steps between lines of metrics.jsonl")
+    valid_every: int = flag(1000, "steps between held-out losses")
+    keep_last: int = flag(2, "resumable checkpoints that are kept")
+    keep_every: int = flag(0, "keep the model of every K-th step for good; 0: none")
+    resume: bool = flag(True, "go on from the folder's newest whole checkpoint")
+    dist_timeout: int = flag(600, "seconds until a collective is given up")
+    wandb_mode: str = flag("disabled", "online, offline or disabled")
+
+    def __post_init__(self) -> None:
+        positive = "global_batch micro_batch total_steps save_every log_every valid_every keep_last"
+        for name in positive.split():
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
+        if not 0 <= self.warmup_steps <= self.total_steps:
+            raise ValueError("--warmup-steps must be between 0 and --total-steps")
+        if self.zero_stage not in (1, 2):
+            raise ValueError(f"--zero-stage must be 1 or 2, not {self.zero_stage}")
+        if self.precision not in ("auto", *PRECISIONS):
+            raise ValueError(f"--precision {self.precision}: auto, fp16, bf16 or fp32")
+        if self.attention not in ATTENTION:
+            raise ValueError(f"--attention {self.attention}: one of {', '.join(ATTENTION)}")
+
+    def accumulation(self, world: int) -> int:
+        """Micro-batches that a process takes a step."""
+        if self.global_batch % (self.micro_batch * world):
+            raise ValueError(
+                f"GLOBAL_BATCH={self.global_batch} is no multiple of MICRO_BATCH="
+                f"{self.micro_batch} x {world} processes"
+            )
+        return self.global_batch // (self.micro_batch * world)
+
+
+# What may differ between a run and its continuation: everything else decides the result.
+FREE = frozenset(
+    "base_path data_dir valid_data tokenizer_path save model_config model_path micro_batch "
+    "stop_step zero_stage save_every log_every valid_every keep_last keep_every resume "
+    "dist_timeout wandb_mode".split()
+)

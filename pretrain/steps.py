@@ -1,0 +1,92 @@
+"""One update of a run, and what is looked at around it."""
+
+import time
+
+import numpy as np
+import torch
+
+from data_utils import artefact
+from data_utils.errors import InputError
+from data_utils.order import rows_of, step_samples
+from pretrain.log_probs import check_ids, corpus_loss
+from pretrain.processes import StopSignal, all_sum, barrier
+from pretrain.run import Run
+from pretrain.schedule import learning_rate
+
+
+def train_step(run: Run, state: dict, stop: StopSignal) -> tuple[dict, dict, int]:
+    """One update. Returns the new state, the step's figures and the stop signal (0: none)."""
+    settings, processes, step = run.settings, run.processes, state["step"]
+    accumulation = settings.accumulation(processes.world)
+    started = time.monotonic()
+    shuffle = settings.seed if settings.shuffle else None
+    rows = rows_of(step_samples(step, settings.global_batch), len(run.corpus), shuffle)
+    mine = rows.reshape(accumulation, processes.world, settings.micro_batch)[:, processes.rank]
+    total, tokens = 0.0, 0
+    for number, micro_rows in enumerate(mine):
+        if number:
+            run.engine.next_micro_batch()
+        batch = micro_batch(run, micro_rows)
+        tokens += int(batch["lengths"].sum())
+        loss, _ = run.engine.micro_step(batch)
+        total += loss
+    signals = [float(stop.received), float(stop.received > 0)]
+    loss, tokens, number, ranks = all_sum(
+        [float(total) / accumulation / processes.world, float(tokens), *signals], processes
+    )
+    if not np.isfinite(loss):
+        report_non_finite(run, step, rows, loss)
+    lr = learning_rate(
+        step, settings.lr, settings.lr_min, settings.warmup_steps, settings.total_steps
+    )
+    figures = run.engine.update(lr)
+    seconds = time.monotonic() - started
+    state = {
+        "step": step + 1,
+        "tokens": state["tokens"] + int(tokens),
+        "sequences": state["sequences"] + settings.global_batch,
+        "skipped": state["skipped"] + figures["skipped"],
+        "world": processes.world,
+    }
+    row = {"step": step + 1, "loss": loss, "lr": lr, **figures}
+    row.update({name: state[name] for name in ("tokens", "sequences", "skipped")})
+    row.update(tokens_per_second=tokens / seconds, seconds=seconds)
+    return state, row, round(number / ranks) if ranks else 0
+
+
+def micro_batch(run: Run, rows: np.ndarray) -> dict[str, torch.Tensor]:
+    """Rows as tensors on the device, padded to the corpus's full length."""
+    tokens, lengths = run.corpus.batch(rows, run.eos_id)
+    check_ids(tokens, run.engine.objective.model.config.vocab_size, run.corpus, rows)
+    short = max(run.corpus.max_length - tokens.shape[1], 0)
+    tokens = np.pad(tokens, ((0, 0), (0, short)), constant_values=run.eos_id)
+    device = run.processes.device
+    return {
+        "tokens": torch.from_numpy(tokens).to(device),
+        "lengths": torch.from_numpy(lengths).to(device),
+    }
+
+
+def report_non_finite(run: Run, step: int, rows: np.ndarray, loss: float) -> None:
+    """Save the rows of the step and stop before the update; all ranks come here."""
+    path = run.output.folder / f"non_finite_step_{step + 1:06d}.json"
+    if run.processes.first:
+        artefact.write_json(path, {"step": step + 1, "loss": str(loss), "rows": rows.tolist()})
+    barrier(run.processes)  # the rows are listed before any rank's error ends the run
+    raise InputError(
+        f"the loss of step {step + 1} is {loss}; nothing was updated, its rows are listed",
+        where=path,
+        fix="look at these rows; lower LR or use PRECISION=bf16 or fp32 from the last checkpoint",
+    )
+
+
+def held_out_loss(run: Run) -> float:
+    """Mean loss of VALID_DATA's sequences, each rank a part of them."""
+    p = run.processes
+    rows = np.arange(p.rank, len(run.valid), p.world)
+    model = run.engine.objective.model
+    model.eval()
+    losses = corpus_loss(model, run.valid, rows, run.eos_id)
+    model.train()
+    total, count = all_sum([float(losses.sum()), float(len(losses))], p)
+    return total / count

@@ -1,0 +1,196 @@
+"""Pre-train a language model on a corpus with DeepSpeed.
+
+    python3 pretrain/train.py BASE_PATH --model-config configs/models/qwen/200M.json --save ...
+
+Launchers: scripts/pretrain/..., scripts/miniplm/pretraining/... Reads a corpus, writes the model
+SAVE with checkpoints SAVE/step_000500, metrics.jsonl and curves.png. Run again it goes on from the
+newest whole checkpoint; SIGTERM, SIGUSR1 and Ctrl-C end it with one (exit code 75).
+"""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from data_utils.start import use_project_python
+
+    use_project_python()
+
+import contextlib
+import os
+import signal
+from dataclasses import asdict
+
+import torch
+
+from data_utils import artefact
+from data_utils.errors import InputError, Stopped
+from data_utils.flags import base_folder, parse, under
+from data_utils.tokenizer import load_tokenizer, tokenizer_fingerprint
+from pretrain.checkpoints import (
+    find_checkpoint,
+    prune,
+    publish_final,
+    read_state,
+    save_checkpoint,
+    step_folder,
+)
+from pretrain.engine import Engine, deepspeed_config
+from pretrain.metrics import Metrics
+from pretrain.models import load_model, new_model
+from pretrain.objectives.language_modelling import LanguageModelling
+from pretrain.processes import Processes, StopSignal, all_sum, start_processes
+from pretrain.run import Run, announce, begin, prepare
+from pretrain.settings import TrainSettings
+from pretrain.steps import held_out_loss, train_step
+
+
+def check(argv: list[str]) -> Path:
+    """Check the user's input before any process is started; returns the run's folder."""
+    settings = parse(TrainSettings, argv, positional="base_path")
+    prepare(settings, Processes(0, int(os.environ.get("WORLD_SIZE", 1)), torch.device("cpu")))
+    return under(base_folder(settings.base_path), settings.save)
+
+
+def main() -> None:
+    settings = parse(TrainSettings, positional="base_path")
+    stop = StopSignal()
+    processes = start_processes(settings.dist_timeout)
+    run = prepare(settings, processes)
+    with artefact.lock(run.output.folder) if processes.first else contextlib.nullcontext():
+        if run.output.done or begin(run):
+            if processes.first:
+                print(f"{run.output.folder} is trained already")
+            return
+        run.engine = build_engine(run)
+        fit(run, stop)
+
+
+def build_engine(run: Run) -> Engine:
+    """Model, objective and optimiser, equal on all ranks."""
+    settings, base = run.settings, base_folder(run.settings.base_path)
+    if settings.model_path:
+        model = load_model(under(base, settings.model_path), "fp32", settings.attention)
+    else:
+        config_file = under(base, settings.model_config)
+        model = new_model(config_file, settings.seed, settings.attention)
+    model.train()
+    if run.processes.first:
+        announce(run, model)
+    return Engine(
+        LanguageModelling(model, run.eos_id),
+        run.processes,
+        deepspeed_config(
+            settings.zero_stage,
+            settings.precision,
+            settings.micro_batch,
+            settings.accumulation(run.processes.world),
+            settings.clip,
+        ),
+        {
+            "lr": settings.lr,
+            "betas": (0.9, settings.beta2),
+            "eps": 1e-6,
+            "weight_decay": settings.weight_decay,
+        },
+    )
+
+
+def fit(run: Run, stop: StopSignal) -> None:
+    """Steps from the newest checkpoint, or from 0, to the end."""
+    settings, processes = run.settings, run.processes
+    state = resume(run)
+    end = min(settings.stop_step or settings.total_steps, settings.total_steps)
+    metrics = None
+    if processes.first:
+        folder, saved = run.output.folder, state["step"]
+        metrics = Metrics(folder, saved, end, settings.wandb_mode, asdict(settings))
+    while state["step"] < end:
+        state, row, stopped = train_step(run, state, stop)
+        step, finished = state["step"], state["step"] == end
+        if run.valid is not None and (finished or step % settings.valid_every == 0):
+            row["valid_loss"] = held_out_loss(run)
+        if processes.first:
+            metrics.step(row, finished or step % settings.log_every == 0)
+        if finished or stopped or step % settings.save_every == 0:
+            save(run, state)
+        if stopped and not finished:
+            break
+    if processes.first:
+        metrics.close()
+    if state["step"] < end:
+        name = signal.Signals(stopped).name
+        raise Stopped(f"by {name} after step {state['step']} of {end}, checkpoint written")
+    if processes.first:
+        finish(run, state)
+
+
+def save(run: Run, state: dict) -> None:
+    """Write a checkpoint, then drop those that are no longer to be kept."""
+    save_checkpoint(run.engine, run.processes, run.output, run.tokenizer_folder, state)
+    if run.processes.first:
+        prune(run.output.folder, run.settings.keep_last, run.settings.keep_every)
+
+
+def resume(run: Run) -> dict:
+    """Load the newest whole checkpoint, which rank 0 looks for; the state to go on from."""
+    found = find_checkpoint(run.output.folder) if run.processes.first else None
+    (step,) = all_sum([float(read_state(found)["step"] if found else 0)], run.processes)
+    if not step:
+        return {"step": 0, "tokens": 0, "sequences": 0, "skipped": 0}
+    found = step_folder(run.output.folder, int(step))
+    state = read_state(found)
+    world = state.pop("world")
+    if world != run.processes.world:
+        raise InputError(
+            "the run was started with another number of processes",
+            where=found,
+            expected=f"NPROC={world}",
+            found=run.processes.world,
+            fix=f"NPROC={world}, or a new SAVE",
+        )
+    run.engine.load_state(found / "deepspeed")
+    if run.processes.first:
+        print(
+            f"going on after step {state['step']}: {state['sequences']:,} sequences, "
+            f"{state['tokens']:,} tokens used so far",
+            flush=True,
+        )
+    return state
+
+
+def finish(run: Run, state: dict) -> None:
+    """At the last step of the schedule SAVE itself becomes the model."""
+    if state["step"] < run.settings.total_steps:
+        print(f"stopped at STOP_STEP={state['step']} with a checkpoint; without it the run goes on")
+        return
+    trained_on = {"sequences": state["sequences"], "tokens": state["tokens"]}
+    if run.corpus.manifest is not None:
+        trained_on["corpus"] = run.corpus.manifest["content"]
+        trained_on["made_from"] = run.corpus.manifest["inputs"]
+    publish_final(
+        run.output, step_folder(run.output.folder, state["step"]), {"trained_on": trained_on}
+    )
+    print(f"{run.output.folder}: trained on {state['tokens']:,} tokens")
+
+
+def warn_of_auto_tokenizer(run: Run) -> None:
+    """Say so if AutoTokenizer reads another tokenizer from the model's folder than ours."""
+    from transformers import AutoTokenizer
+
+    if run.corpus.tokenizer_folder is None:
+        return
+    folder = step_folder(run.output.folder, run.settings.total_steps)
+    ours = tokenizer_fingerprint(load_tokenizer(folder))
+    theirs = tokenizer_fingerprint(AutoTokenizer.from_pretrained(folder, local_files_only=True))
+    if ours != theirs:
+        print(
+            f"NOTE AutoTokenizer gives other ids than the corpus's tokenizer in {folder}: it looks "
+            "at the architecture first. Open this model's tokenizer with PreTrainedTokenizerFast."
+        )
+
+
+if __name__ == "__main__":
+    from data_utils.start import run as run_program
+
+    run_program(main)

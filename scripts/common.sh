@@ -1,0 +1,75 @@
+# shellcheck shell=bash
+# What all launchers share. A launcher sources this file with its own arguments, sets its variables
+# and calls `launch PROGRAM VARIABLE ...`: the variables become flags, the user's flags come last.
+set -euo pipefail
+
+CODE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+BASE_PATH=$CODE
+if (($# > 0)) && [[ $1 != -* ]]; then
+  BASE_PATH=$1
+  shift
+fi
+USER_FLAGS=("$@")
+
+if [[ -z ${PYTHON:-} ]]; then
+  if [[ -n ${VIRTUAL_ENV:-} ]]; then
+    PYTHON=$VIRTUAL_ENV/bin/python
+  elif [[ -x $CODE/.venv/bin/python ]]; then
+    PYTHON=$CODE/.venv/bin/python
+  else
+    PYTHON=python3
+  fi
+fi
+
+# The names that folders are made of.
+DATA_NAME=${DATA_NAME:-pile}
+TOKENIZER_NAME=${TOKENIZER_NAME:-qwen}
+MAX_LENGTH=${MAX_LENGTH:-1025}
+TEACHER_NAME=${TEACHER_NAME:-qwen_1.8B}
+REF_NAME=${REF_NAME:-qwen_104M}
+RATIO=${RATIO:-0.5}
+CORPUS_NAME=$TOKENIZER_NAME-$MAX_LENGTH
+SELECTED_NAME=$DATA_NAME-diff_samp-$TEACHER_NAME-$REF_NAME-r$RATIO
+
+# Processes on this machine: NPROC, else one a GPU, else one.
+processes() {
+  local gpus=0
+  if command -v nvidia-smi > /dev/null; then gpus=$(nvidia-smi -L 2> /dev/null | wc -l) || true; fi
+  echo "${NPROC:-$((gpus > 1 ? gpus : 1))}"
+}
+
+# launch PROGRAM VARIABLE ...: run PROGRAM with --variable "$VARIABLE" for each that is not empty.
+launch() {
+  local program=$1 variable flag arguments=("$BASE_PATH")
+  shift
+  for variable in "$@"; do
+    flag=${variable,,}
+    if [[ -n ${!variable:-} ]]; then arguments+=("--${flag//_/-}" "${!variable}"); fi
+  done
+  arguments+=("${USER_FLAGS[@]}")
+  local command=("$PYTHON" "$CODE/$program")
+  if ((${PROCESSES:-1} > 1 || ${NNODES:-1} > 1)); then
+    command=("$PYTHON" "$CODE/pretrain/launch.py" --nproc "$PROCESSES" --nnodes "${NNODES:-1}"
+      --node-rank "${NODE_RANK:-0}" --master-addr "${MASTER_ADDR:-127.0.0.1}"
+      --master-port "${MASTER_PORT:-0}" --grace "${GRACE:-600}" "$program")
+  fi
+  printf '%q ' "${command[@]}" "${arguments[@]}" | sed 's/^/+ /' >&2
+  echo >&2
+  exec "${command[@]}" "${arguments[@]}"
+}
+
+# Pre-training: the flags of pretrain/train.py that launchers and users set by variables.
+train() {
+  PROCESSES=$(processes)
+  launch pretrain/train.py MODEL_CONFIG MODEL_PATH DATA_DIR VALID_DATA TOKENIZER_PATH SAVE \
+    GLOBAL_BATCH MICRO_BATCH LR LR_MIN WARMUP_STEPS TOTAL_STEPS STOP_STEP SAVE_EVERY LOG_EVERY \
+    VALID_EVERY KEEP_LAST KEEP_EVERY RESUME PRECISION ATTENTION ZERO_STAGE SEED DIST_TIMEOUT \
+    WANDB_MODE
+}
+
+# Scoring: the flags of miniplm/score.py.
+score() {
+  PROCESSES=$(processes)
+  launch miniplm/score.py MODEL_PATH DATA_DIR TOKENIZER_PATH SAVE SHARDS BLOCK_SIZE \
+    TOKENS_PER_BATCH PRECISION ATTENTION
+}

@@ -1,0 +1,16 @@
+"""Join teacher and reference scores into difference scores, with a report (miniplm/difference.py).
+
+python3 scripts/miniplm/difference_sampling/compute_difference_scores.py BASE_PATH
+"""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[3])
+    from data_utils.start import run, use_project_python
+
+    use_project_python()
+    from miniplm.difference import main
+
+    run(main)

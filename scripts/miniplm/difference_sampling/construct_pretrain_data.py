@@ -1,0 +1,16 @@
+"""Select the refined pre-training corpus by difference scores (miniplm/selection.py).
+
+python3 scripts/miniplm/difference_sampling/construct_pretrain_data.py BASE_PATH [RATIO=0.5]
+"""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[3])
+    from data_utils.start import run, use_project_python
+
+    use_project_python()
+    from miniplm.selection import main
+
+    run(main)

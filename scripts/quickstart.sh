@@ -1,0 +1,107 @@
+#!/usr/bin/env bash
+# The whole method on this machine: real text, a real teacher, no GPU, no model hub.
+#   bash scripts/quickstart.sh [BASE_PATH=quickstart]
+# Every stage is one of the launchers of the README with smaller variables. Run again it skips what
+# is done; interrupted anywhere it goes on. Variables: QUICKSTART_SEQUENCES PLANT_NOISE.
+set -euo pipefail
+
+CODE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+mkdir -p "${1:-$CODE/quickstart}"
+BASE=$(cd "${1:-$CODE/quickstart}" && pwd)
+SEQUENCES=${QUICKSTART_SEQUENCES:-512}
+PLANT_NOISE=${PLANT_NOISE:-0.3}
+HELD_OUT=128
+
+bash "$CODE/install.sh"
+export PYTHON=$CODE/.venv/bin/python
+
+# Names and sizes, the same for all launchers. A shard is what is scored; the reference is trained
+# on the two shards behind it, so never on a sequence that is scored.
+settings=(TOKENIZER_NAME=smollm2 MAX_LENGTH=129 TEACHER_NAME=smollm2_135M REF_NAME=llama_5M
+  TOKENIZER_PATH=checkpoints/smollm2/135M PRECISION=fp32 NPROC=1 GLOBAL_BATCH=8 MICRO_BATCH=8
+  LR=2e-3 LR_MIN=2e-4 WARMUP_STEPS=8 LOG_EVERY=1)
+export "${settings[@]}"
+CORPUS=processed_data/pretrain/pile/smollm2-129
+REFINED=processed_data/pretrain/pile-diff_samp-smollm2_135M-llama_5M-r0.5/smollm2-129
+CONTROL=processed_data/pretrain/pile-random_samp-smollm2_135M-llama_5M-r0.5/smollm2-129
+TEST_SET=processed_data/held_out/smollm2-129
+SCORES=results/scores/pile/smollm2-129
+STUDENT=results/miniplm/llama/7M
+CONTROL_STUDENT=results/random_half/llama/7M
+STAGES=$BASE/stages.tsv
+TOTAL=15
+number=0
+touch "$STAGES"
+
+# stage NAME ARTEFACT COMMAND ...: run COMMAND unless it has made ARTEFACT before.
+stage() {
+  local name=$1 artefact=$2 started=$SECONDS command done_file
+  shift 2
+  number=$((number + 1))
+  command=$(printf '%q ' "$@")
+  done_file=$BASE/$artefact
+  if [[ -d $done_file ]]; then done_file=$done_file/manifest.json; fi
+  printf '\n[%d/%d] %s\n' "$number" "$TOTAL" "$name"
+  if [[ -f $done_file ]] && grep -qF "$(printf '%s\t%s' "$artefact" "$command")" "$STAGES"; then
+    echo "done: $artefact"
+    return
+  fi
+  echo "\$ $command"
+  "$@"
+  grep -vF "$(printf '\t%s\t' "$artefact")" "$STAGES" > "$STAGES.tmp" || true
+  printf '%s\t%s\t%s\t%s\n' "$name" "$artefact" "$command" $((SECONDS - started)) >> "$STAGES.tmp"
+  mv "$STAGES.tmp" "$STAGES"
+}
+
+started=$SECONDS
+printf '\nAll stages share these settings (export them to run a single one by hand):\n'
+printf 'export PYTHON=%q %s\n' "$PYTHON" "${settings[*]}"
+select_half=("$PYTHON" "$CODE/scripts/miniplm/difference_sampling/construct_pretrain_data.py" "$BASE"
+  --data-dir "$CORPUS" --scores "$SCORES" --teacher-name "$TEACHER_NAME" --ref-name "$REF_NAME")
+
+stage "Text from this machine" data/pile/train \
+  "$PYTHON" "$CODE/tools/get_pile.py" "$BASE" --source local --plant-noise "$PLANT_NOISE" \
+  --local-bytes $((SEQUENCES * 2700))
+stage "Teacher: SmolLM2-135M" checkpoints/smollm2/135M \
+  "$PYTHON" "$CODE/tools/get_models.py" "$BASE" smollm2
+stage "Corpus" $CORPUS \
+  env SHARD_SIZE="$SEQUENCES" bash "$CODE/scripts/tools/process_data/pile_qwen.sh" "$BASE"
+stage "Held-out corpus" $TEST_SET \
+  env TEXT=data/pile/heldout SAVE=$TEST_SET \
+  bash "$CODE/scripts/tools/process_data/pile_qwen.sh" "$BASE" --split test
+stage "The reference's own part" processed_data/pretrain/pile_ref/smollm2-129 \
+  "$PYTHON" "$CODE/tools/split_ref_data.py" "$BASE" --data-dir $CORPUS --shards 1:3 \
+  --save processed_data/pretrain/pile_ref/smollm2-129
+stage "Train the reference model" checkpoints/llama/5M_ref \
+  env MODEL_CONFIG=configs/models/quickstart/reference.json SAVE=checkpoints/llama/5M_ref \
+  TOTAL_STEPS=$((SEQUENCES / 4)) bash "$CODE/scripts/pretrain/qwen/104M_ref.sh" "$BASE"
+stage "Score with the teacher" "$SCORES/$TEACHER_NAME" \
+  env SCORE_SHARDS=0:1 MODEL_PATH=checkpoints/smollm2/135M BLOCK_SIZE=64 TOKENS_PER_BATCH=2048 \
+  bash "$CODE/scripts/miniplm/difference_sampling/1.8B.sh" "$BASE"
+stage "Score with the reference" "$SCORES/$REF_NAME" \
+  env SCORE_SHARDS=0:1 MODEL_PATH=checkpoints/llama/5M_ref BLOCK_SIZE=64 TOKENS_PER_BATCH=2048 \
+  bash "$CODE/scripts/miniplm/difference_sampling/104M.sh" "$BASE"
+stage "Difference scores" "$SCORES/diff-$TEACHER_NAME-$REF_NAME" \
+  "$PYTHON" "$CODE/scripts/miniplm/difference_sampling/compute_difference_scores.py" "$BASE" \
+  --scores $SCORES --teacher-name "$TEACHER_NAME" --ref-name "$REF_NAME"
+stage "Select the better half" $REFINED "${select_half[@]}"
+stage "Control: a random half" $CONTROL "${select_half[@]}" --criterion random
+student=(env MODEL_CONFIG=configs/models/quickstart/student.json "TOTAL_STEPS=$((SEQUENCES / 8))"
+  "VALID_DATA=$TEST_SET" VALID_EVERY=16 "SAVE_EVERY=$((SEQUENCES / 16))")
+stage "Pre-train on the better half" $STUDENT \
+  "${student[@]}" SAVE=$STUDENT bash "$CODE/scripts/miniplm/pretraining/qwen/200M.sh" "$BASE"
+stage "Pre-train on the random half" $CONTROL_STUDENT \
+  "${student[@]}" SAVE=$CONTROL_STUDENT DATA_DIR=$CONTROL \
+  bash "$CODE/scripts/pretrain/qwen/200M.sh" "$BASE"
+stage "Held-out loss: better half" results/eval/lm/better_half.json \
+  bash "$CODE/scripts/eval/lm.sh" "$BASE" --model-path $STUDENT --ckpt-name better_half \
+  --data-dir $TEST_SET --limit $HELD_OUT
+stage "Held-out loss: random half" results/eval/lm/random_half.json \
+  bash "$CODE/scripts/eval/lm.sh" "$BASE" --model-path $CONTROL_STUDENT --ckpt-name random_half \
+  --data-dir $TEST_SET --limit $HELD_OUT
+
+echo
+"$PYTHON" "$CODE/eval/compare.py" "$BASE" \
+  --runs "better_half=$STUDENT,random_half=$CONTROL_STUDENT" --control random_half \
+  --scores "$SCORES/diff-$TEACHER_NAME-$REF_NAME" --stages stages.tsv --report report.html
+echo "The pipeline took $((SECONDS - started)) s. Report: $BASE/report.html"

@@ -1,0 +1,187 @@
+"""The launchers' numbers (FACTS, section 3), and how a launcher makes flags (DESIGN, section 3)."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from data_utils.start import CODE_ROOT
+from pretrain.settings import TrainSettings
+
+GPUS = 8  # of the original's nodes; accumulation x micro-batch x GPUS is the global batch
+ROW = "micro_batch accumulation lr lr_min warmup total save_every".split()
+QWEN = {  # size: numbers in the order of ROW
+    "200M": (8, 8, 6e-4, 6e-5, 2000, 100_000, 5000),
+    "500M": (4, 16, 3e-4, 3e-5, 2000, 100_000, 5000),
+    "1.2B": (4, 16, 2.5e-4, 2.5e-5, 2000, 100_000, 5000),
+}
+REFERENCE = (8, 8, 6e-4, 6e-5, 2000, 9500, 5000)
+LLAMA = (8, 8, 6e-4, 6e-5, 2000, 100_000, 5000)
+MAMBA = (16, 4, 2e-3, 1e-5, 10_000, 100_000, 5000)
+PILE = "processed_data/pretrain/pile"
+SELECTED = f"{PILE}-diff_samp-qwen_1.8B-qwen_104M-r0.5"
+TRAINING = [  # launcher, configuration, corpus, method, numbers
+    *(
+        (f"scripts/pretrain/qwen/{size}.sh", f"qwen/{size}", f"{PILE}/qwen-1025", "pretrain", row)
+        for size, row in QWEN.items()
+    ),
+    *(
+        (f"scripts/miniplm/pretraining/{name}.sh", name, f"{SELECTED}/{corpus}", "miniplm", row)
+        for name, corpus, row in (
+            *((f"qwen/{size}", "qwen-1025", row) for size, row in QWEN.items()),
+            ("llama3.1/212M", "qwen-llama3_1-1025", LLAMA),
+            ("mamba/130M", "qwen-mamba-1025", MAMBA),
+        )
+    ),
+]
+PRESENT = [case for case in TRAINING if (CODE_ROOT / case[0]).exists()]
+
+
+@pytest.fixture(scope="module")
+def echo(tmp_path_factory) -> Path:
+    """A stand-in for Python that prints its arguments, one a line."""
+    path = tmp_path_factory.mktemp("bin dir") / "python"
+    path.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    path.chmod(0o755)
+    return path
+
+
+def words(echo, launcher, *arguments, cwd="/", **variables) -> list[str]:
+    """The command that a launcher would run, from a clean environment."""
+    environment = {"PATH": os.environ["PATH"], "PYTHON": str(echo), "NPROC": "1", **variables}
+    environment = {name: value for name, value in environment.items() if value is not None}
+    result = subprocess.run(
+        ["bash", CODE_ROOT / launcher, *arguments],
+        env=environment,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()
+
+
+def flags(command: list[str]) -> dict[str, str]:
+    """--name value pairs after program and BASE_PATH."""
+    return {name[2:]: value for name, value in zip(command[2::2], command[3::2], strict=True)}
+
+
+def expected_flags(config: str, corpus: str, save: str, numbers: tuple) -> dict:
+    row = dict(zip(ROW, numbers, strict=True))
+    assert row["micro_batch"] * row["accumulation"] * GPUS == 512
+    return {
+        "model-config": f"configs/models/{config}.json",
+        "data-dir": corpus,
+        "save": save,
+        "global-batch": 512,
+        "micro-batch": row["micro_batch"],
+        "lr": row["lr"],
+        "lr-min": row["lr_min"],
+        "warmup-steps": row["warmup"],
+        "total-steps": row["total"],
+        "save-every": row["save_every"],
+    }
+
+
+def as_numbers(values: dict) -> dict:
+    return {
+        k: v if k in ("model-config", "data-dir", "save") else float(v) for k, v in values.items()
+    }
+
+
+@pytest.mark.parametrize("case", PRESENT, ids=[case[0] for case in PRESENT])
+def test_training_launchers_have_the_papers_numbers(case, echo):
+    launcher, config, corpus, method, numbers = case
+    command = words(echo, launcher, "/base")
+    assert command[:2] == [str(CODE_ROOT / "pretrain/train.py"), "/base"]
+    expected = expected_flags(config, corpus, f"results/{method}/{config}", numbers)
+    if config == "mamba/130M":
+        expected |= {"weight-decay": 0.1, "beta2": 0.95}
+    assert as_numbers(flags(command)) == as_numbers(expected)
+    assert (CODE_ROOT / f"configs/models/{config}.json").exists()
+
+
+def test_every_training_launcher_is_held():
+    folders = ("scripts/pretrain", "scripts/miniplm/pretraining")
+    found = {str(p.relative_to(CODE_ROOT)) for f in folders for p in (CODE_ROOT / f).rglob("*.sh")}
+    assert found == {case[0] for case in PRESENT} | {"scripts/pretrain/qwen/104M_ref.sh"}
+
+
+def test_the_reference_launcher(echo):
+    command = words(echo, "scripts/pretrain/qwen/104M_ref.sh", "/base")
+    expected = expected_flags(
+        "qwen/104M_ref", f"{PILE}_ref/qwen-1025", "checkpoints/qwen/104M_ref", REFERENCE
+    )
+    assert as_numbers(flags(command)) == as_numbers(expected)
+
+
+def test_the_numbers_that_no_launcher_names():
+    settings = TrainSettings()
+    assert (settings.beta2, settings.weight_decay, settings.clip) == (0.98, 0.01, 1.0)
+    assert (settings.seed, settings.log_every, settings.zero_stage) == (10, 10, 1)
+    assert (settings.shuffle, settings.precision) == (False, "auto")
+
+
+@pytest.mark.parametrize("model, store", [("1.8B", "qwen_1.8B"), ("104M", "qwen_104M")])
+def test_scoring_launchers_score_the_same_corpus(model, store, echo):
+    command = words(echo, f"scripts/miniplm/difference_sampling/{model}.sh", "/base")
+    folder = {"1.8B": "checkpoints/qwen/1.8B", "104M": "checkpoints/qwen/104M_ref"}[model]
+    assert command[:2] == [str(CODE_ROOT / "miniplm/score.py"), "/base"]
+    assert flags(command) == {
+        "model-path": folder,
+        "data-dir": f"{PILE}/qwen-1025",
+        "save": f"results/scores/pile/qwen-1025/{store}",
+        "shards": "0:200",
+    }
+
+
+LAUNCHER = "scripts/pretrain/qwen/200M.sh"
+
+
+def test_variables_override_and_flags_after_base_path_come_last(echo):
+    more = ["--lr", "1e-3", "--save", "a b"]
+    command = words(echo, LAUNCHER, "/base", *more, LR="2e-3", GLOBAL_BATCH="64", SEED="7")
+    assert command[-4:] == more
+    values = flags(command)  # the last one of a name wins, here as in the program
+    assert (values["lr"], values["global-batch"], values["seed"]) == ("1e-3", "64", "7")
+    assert command.index("2e-3") < command.index("1e-3")
+
+
+def test_names_of_the_parts_make_the_paths(echo):
+    names = {"DATA_NAME": "mix", "TOKENIZER_NAME": "bpe", "MAX_LENGTH": "65", "RATIO": "0.3"}
+    names |= {"TEACHER_NAME": "T", "REF_NAME": "R"}
+    command = words(echo, "scripts/miniplm/pretraining/qwen/200M.sh", "/base", **names)
+    assert flags(command)["data-dir"] == "processed_data/pretrain/mix-diff_samp-T-R-r0.3/bpe-65"
+
+
+def test_base_path_defaults_to_the_repository(echo):
+    assert words(echo, LAUNCHER)[1] == str(CODE_ROOT)
+    command = words(echo, LAUNCHER, "--lr", "1")
+    assert command[1] == str(CODE_ROOT) and command[-2:] == ["--lr", "1"]
+
+
+def test_spaces_and_relative_paths_reach_the_program_as_they_are(echo, tmp_path):
+    assert words(echo, LAUNCHER, "/a b/c d")[1] == "/a b/c d"
+    assert words(echo, LAUNCHER, "some/where", cwd=tmp_path)[1] == "some/where"
+    relative = os.path.relpath(CODE_ROOT / LAUNCHER, tmp_path)
+    assert words(echo, relative, "x", cwd=tmp_path)[0] == str(CODE_ROOT / "pretrain/train.py")
+
+
+def test_more_processes_go_through_the_starter(echo):
+    command = words(echo, LAUNCHER, "/base", "--seed", "3", NPROC="2", GRACE="9")
+    assert command[0] == str(CODE_ROOT / "pretrain/launch.py")
+    start = command.index("pretrain/train.py")
+    assert command[1:3] == ["--nproc", "2"] and command[start + 1] == "/base"
+    assert command[command.index("--grace") + 1] == "9" and command[-2:] == ["--seed", "3"]
+
+
+def test_which_python(echo, tmp_path):
+    """$PYTHON, else the active environment's, else .venv's."""
+    active = tmp_path / "env/bin"
+    active.mkdir(parents=True)
+    shutil.copy(echo, active / "python")
+    other = tmp_path / "never"
+    assert words(echo, LAUNCHER, "/b", VIRTUAL_ENV=str(other))[1] == "/b"
+    assert words(None, LAUNCHER, "/b", PYTHON=None, VIRTUAL_ENV=str(active.parent))[1] == "/b"

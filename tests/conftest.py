@@ -1,0 +1,19 @@
+"""Shared fixtures: one tokenizer and one text for the whole session."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from tests import make
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory) -> Path:
+    """A byte-level tokenizer of 600 entries, trained here."""
+    return make.train_tokenizer(tmp_path_factory.mktemp("tokenizer"), make.documents(50))

@@ -1,0 +1,194 @@
+"""The corpus reader against a loop over rows."""
+
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_utils import artefact
+from data_utils.corpus import Corpus, shard_range
+from data_utils.errors import ArtefactError, InputError
+from data_utils.shards import write_shard
+from tests import make
+
+FAST = settings(deadline=None, derandomize=True, database=None)
+SIZES = (7, 1, 0, 5, 9)  # rows a shard
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Rows of random lengths; two have none."""
+    generator = np.random.default_rng(0)
+    rows = [generator.integers(0, 600, generator.integers(1, 9)) for _ in range(sum(SIZES))]
+    rows[3] = rows[12] = np.empty(0, np.int64)
+    return rows
+
+
+def write_plain(folder, rows, sizes=SIZES):
+    """Shards of these sizes without a manifest; row i has domain i mod 3."""
+    folder.mkdir(parents=True)
+    starts = np.cumsum([0, *sizes])
+    for shard, start in enumerate(starts[:-1]):
+        part = rows[start : starts[shard + 1]]
+        write_shard(folder / f"data_{shard}", [len(r) for r in part], part, np.dtype("<u2"))
+        numbers = np.arange(start, start + len(part))
+        np.save(folder / f"domain_{shard}.npy", (numbers % 3).astype(np.uint8))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, rows):
+    return write_plain(tmp_path_factory.mktemp("corpus") / "qwen-65", rows)
+
+
+def padded(rows, pad):
+    """The obvious batch: a row at a time."""
+    lengths = [len(row) for row in rows]
+    tokens = np.full((len(rows), max(lengths, default=0)), pad)
+    for i, row in enumerate(rows):
+        tokens[i, : len(row)] = row
+    return tokens, np.array(lengths, np.int64)
+
+
+@settings(FAST, max_examples=300)
+@given(data=st.data())
+def test_batch_lengths_and_sides_equal_a_loop(folder, rows, data):
+    corpus = Corpus(folder)
+    chosen = data.draw(st.lists(st.integers(0, len(rows) - 1), max_size=12))  # unsorted, repeated
+    at = np.array(chosen, np.int64)
+    tokens, lengths = corpus.batch(at, 599)
+    expected, expected_lengths = padded([rows[i] for i in chosen], 599)
+    assert tokens.dtype == lengths.dtype == np.int64
+    assert np.array_equal(tokens, expected) and np.array_equal(lengths, expected_lengths)
+    assert np.array_equal(corpus.lengths(at), expected_lengths)
+    assert np.array_equal(corpus.side("domain", at), at % 3)
+
+
+@settings(FAST, max_examples=200)
+@given(chosen=st.sets(st.integers(0, sum(SIZES) - 1), min_size=1))
+def test_runs_are_the_tokens_of_ascending_rows(folder, rows, chosen):
+    at = np.array(sorted(chosen))
+    runs = list(Corpus(folder).runs(at))
+    assert np.concatenate(runs).tolist() == np.concatenate([rows[i] for i in at]).tolist()
+
+
+def test_neighbouring_rows_come_as_one_run(folder, rows):
+    runs = list(Corpus(folder).runs(np.array([0, 1, 2, 5, 6, 7, 8, 9])))
+    starts = (rows[0:3], rows[5:7], rows[7:8], rows[8:10])  # a break at each shard's end too
+    assert [run.tolist() for run in runs] == [np.concatenate(part).tolist() for part in starts]
+
+
+def test_single_rows_and_their_places(folder, rows):
+    corpus = Corpus(folder)
+    assert len(corpus) == len(rows) == 22 and corpus.dtype == np.dtype("<u2")
+    for number, row in enumerate(rows):
+        assert corpus.row(number).tolist() == row.tolist()
+    shard, inside = corpus.locate(8)
+    assert (shard.prefix.name, inside) == ("data_3", 0)  # shard 2 is empty
+    for beyond in (-1, len(rows)):
+        with pytest.raises(IndexError):
+            corpus.batch(np.array([0, beyond]), 0)
+
+
+def test_a_range_of_shards(folder, rows):
+    part = Corpus(folder, shards=(3, 99))
+    assert (part.first_shard, part.last_shard, part.all_shards) == (3, 5, 5)
+    assert len(part) == 14 and part.row(0).tolist() == rows[8].tolist()
+    assert part.side("domain", np.arange(14)).tolist() == [i % 3 for i in range(8, 22)]
+    assert part.batch(np.array([13]), 0)[0][0].tolist() == rows[21].tolist()
+
+
+def test_a_corpus_without_manifest_is_read_as_it_is(folder):
+    corpus = Corpus(folder)
+    assert corpus.manifest is None and corpus.domains == []
+    assert corpus.max_length == 65  # from the folder's name
+    assert corpus.tokenizer_folder is None
+    assert "row 1 of data_3" in corpus.describe(9) and "tokens [" in corpus.describe(9)
+    assert corpus.side("source_row", np.arange(3)) is None
+
+
+def test_max_length_from_manifest_name_or_default(tmp_path, rows, tokenizer_folder):
+    assert Corpus(write_plain(tmp_path / "llama-3.1", rows)).max_length == 1025
+    assert Corpus(write_plain(tmp_path / "llama3.1-257", rows)).max_length == 257
+    made = make.save_corpus(tmp_path / "bpe-257", rows, tokenizer_folder, max_length=33)
+    corpus = Corpus(made)
+    assert corpus.max_length == 33 and corpus.domains == ["A", "B"]
+    assert corpus.tokenizer_folder == made / "tokenizer"
+    shown = corpus.describe(0)
+    assert shown.startswith(f"row 0 of data_0 in {made} (") and "tokens [" not in shown
+
+
+def test_identity_of_a_corpus_without_manifest(tmp_path, folder, rows):
+    twin = shutil.copytree(folder, tmp_path / "elsewhere")
+    assert Corpus(twin).identity == Corpus(folder).identity
+    swapped = [rows[1], rows[0], *rows[2:]]
+    other = write_plain(tmp_path / "qwen-65", swapped)
+    assert Corpus(other).identity != Corpus(folder).identity
+
+
+@pytest.mark.parametrize("offset", [-2, 1, 10**6])
+def test_an_offset_out_of_range_names_the_file_and_row(tmp_path, rows, offset):
+    folder = write_plain(tmp_path / "qwen-65", rows)
+    index = folder / "data_0.idx"
+    content = bytearray(index.read_bytes())
+    at = 34 + 4 * SIZES[0] + 8 * 2  # the offset of row 2
+    content[at : at + 8] = offset.to_bytes(8, "little", signed=True)
+    index.write_bytes(content)
+    corpus = Corpus(folder)
+    corpus.batch(np.array([0, 1, 4]), 0)
+    for read in (
+        lambda: corpus.batch(np.array([4, 2]), 0),
+        lambda: list(corpus.runs(np.array([1, 2, 4]))),
+        lambda: corpus.row(2),
+    ):
+        with pytest.raises(ArtefactError, match=r"row 2 .* in .*data_0\.idx") as caught:
+            read()
+        assert caught.value.code == 3
+
+
+def test_runs_do_not_take_what_lies_between_rows(tmp_path, rows):
+    folder = write_plain(tmp_path / "qwen-65", rows)
+    index = folder / "data_0.idx"
+    content = bytearray(index.read_bytes())
+    content[34:38] = (len(rows[0]) - 1).to_bytes(4, "little")  # row 0 ends before row 1 begins
+    index.write_bytes(content)
+    runs = list(Corpus(folder).runs(np.array([0, 1])))
+    assert [run.tolist() for run in runs] == [rows[0][:-1].tolist(), rows[1].tolist()]
+
+
+def test_side_files_must_fit_their_shards(tmp_path, rows):
+    folder = write_plain(tmp_path / "qwen-65", rows)
+    np.save(folder / "domain_3.npy", np.zeros(4, np.uint8))
+    with pytest.raises(ArtefactError, match=r"domain_3\.npy: expected 5 rows, found 4"):
+        Corpus(folder).side("domain", np.arange(20))
+    (folder / "domain_3.npy").write_bytes(b"\x93NUMPY damaged")
+    with pytest.raises(ArtefactError, match=r"domain_3\.npy"):
+        Corpus(folder).side("domain", np.arange(20))
+    (folder / "domain_3.npy").unlink()
+    with pytest.raises(ArtefactError, match=r"domain_3\.npy"):
+        Corpus(folder).side("domain", np.arange(20))
+
+
+def test_no_corpus_and_no_shards(tmp_path):
+    with pytest.raises(InputError, match="there is no corpus"):
+        Corpus(tmp_path / "none")
+    (tmp_path / "data_0.bin").write_bytes(b"")
+    with pytest.raises(InputError, match="no shards data_K"):
+        Corpus(tmp_path)
+
+
+def test_an_unfinished_corpus_is_never_used(tmp_path, rows):
+    folder = write_plain(tmp_path / "qwen-65", rows)
+    (folder / artefact.SETTINGS).write_text("{}")
+    with pytest.raises(ArtefactError, match="unfinished"):
+        Corpus(folder)
+
+
+def test_ranges_of_shards():
+    assert shard_range("240:246") == (240, 246)
+    assert shard_range("")[0] == 0 and shard_range("")[1] > 10**9
+    for text in ("3", "3:3", "4:3", "-1:3", "a:b", "1:2:3", "1:"):
+        with pytest.raises(InputError, match="FIRST:LAST"):
+            shard_range(text)

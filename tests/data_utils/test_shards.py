@@ -1,0 +1,173 @@
+"""Shard files byte for byte, as Megatron-LM reads them, and every way to damage them."""
+
+import struct
+
+import numpy as np
+import pytest
+
+from data_utils.errors import ArtefactError
+from data_utils.shards import find_shards, open_shard, token_type, write_shard
+
+ROWS = [[1, 2, 3], [4], [65_000, 5, 6, 7]]
+INT32, UINT16 = np.dtype("<i4"), np.dtype("<u2")
+
+
+def write(prefix, rows=ROWS, dtype=UINT16):
+    write_shard(prefix, [len(row) for row in rows], map(np.array, rows), dtype)
+
+
+def index_bytes(rows, code, size, entries):
+    """An .idx packed by hand."""
+    lengths = [len(row) for row in rows]
+    offsets = [size * sum(lengths[:i]) for i in range(len(rows))]
+    packed = b"MMIDIDX\0\0" + struct.pack("<Q", 1) + struct.pack("<B", code)
+    packed += struct.pack("<QQ", len(rows), len(entries))
+    packed += struct.pack(f"<{len(rows)}i", *lengths) + struct.pack(f"<{len(rows)}q", *offsets)
+    return packed + struct.pack(f"<{len(entries)}q", *entries)
+
+
+class MegatronReader:
+    """The reading part of Megatron-LM's megatron/core/datasets/indexed_dataset.py."""
+
+    TYPES = {1: np.uint8, 2: np.int8, 3: np.int16, 4: np.int32, 5: np.int64}
+    TYPES |= {6: np.float64, 7: np.float32, 8: np.uint16}
+
+    def __init__(self, prefix):
+        with open(f"{prefix}.idx", "rb") as stream:
+            assert stream.read(9) == b"MMIDIDX\x00\x00"
+            assert struct.unpack("<Q", stream.read(8))[0] == 1
+            self.dtype = self.TYPES[struct.unpack("<B", stream.read(1))[0]]
+            self.sequence_count = struct.unpack("<Q", stream.read(8))[0]
+            document_count = struct.unpack("<Q", stream.read(8))[0]
+            offset = stream.tell()
+        index = memoryview(np.memmap(f"{prefix}.idx", mode="r", order="C"))
+        n = self.sequence_count
+        self.lengths = np.frombuffer(index, np.int32, n, offset)
+        offset += self.lengths.nbytes
+        self.pointers = np.frombuffer(index, np.int64, n, offset)
+        offset += self.pointers.nbytes
+        self.documents = np.frombuffer(index, np.int64, document_count, offset)
+        assert self.lengths.shape[0] == self.sequence_count == self.documents[-1]
+        self.data = memoryview(np.memmap(f"{prefix}.bin", mode="r", order="C"))
+
+    def __getitem__(self, i):
+        return np.frombuffer(self.data, self.dtype, self.lengths[i], self.pointers[i])
+
+
+def test_the_type_of_a_token_follows_the_vocabulary():
+    assert token_type(65_499) == UINT16
+    assert token_type(65_500) == INT32
+
+
+@pytest.mark.parametrize("dtype, code, letter", [(UINT16, 8, "H"), (INT32, 4, "i")])
+def test_bytes_are_those_of_the_format(tmp_path, dtype, code, letter):
+    write(tmp_path / "data_0", dtype=dtype)
+    flat = [token for row in ROWS for token in row]
+    assert (tmp_path / "data_0.bin").read_bytes() == struct.pack(f"<{len(flat)}{letter}", *flat)
+    expected = index_bytes(ROWS, code, dtype.itemsize, [0, 1, 2, 3])
+    assert (tmp_path / "data_0.idx").read_bytes() == expected
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data_0.bin", "data_0.idx"]
+
+
+@pytest.mark.parametrize("dtype", [UINT16, INT32])
+def test_megatron_reads_our_shards(tmp_path, dtype):
+    write(tmp_path / "data_0", dtype=dtype)
+    reader = MegatronReader(tmp_path / "data_0")
+    assert [reader[i].tolist() for i in range(3)] == ROWS
+    assert reader.documents.tolist() == [0, 1, 2, 3]  # every sequence is its own document
+
+
+@pytest.mark.parametrize("entries", [[0], [0, 1, 2, 3], [0, 3]])
+def test_both_styles_of_document_entries_are_read(tmp_path, entries):
+    """The original MiniPLM writes [0]; Megatron's tools write 0..n or the documents' ends."""
+    prefix = tmp_path / "data_0"
+    write(prefix)
+    prefix.with_suffix(".idx").write_bytes(index_bytes(ROWS, 8, 2, entries))
+    shard = open_shard(prefix)
+    assert len(shard) == 3 and shard.lengths.tolist() == [3, 1, 4]
+    assert shard.offsets.tolist() == [0, 6, 8] and shard.tokens.tolist() == sum(ROWS, [])
+
+
+def test_lengths_and_tokens_must_agree(tmp_path):
+    with pytest.raises(AssertionError):
+        write_shard(tmp_path / "data_0", [2], [np.array([1, 2, 3])], UINT16)
+
+
+def test_an_empty_shard_is_read(tmp_path):
+    write(tmp_path / "data_0", rows=[])
+    shard = open_shard(tmp_path / "data_0")
+    assert len(shard) == 0 and len(shard.tokens) == 0
+
+
+def poke(path, at, data):
+    content = bytearray(path.read_bytes())
+    content[at : at + len(data)] = data
+    path.write_bytes(content)
+
+
+def cut(path, count):
+    path.write_bytes(path.read_bytes()[:count])
+
+
+DAMAGES = {
+    "short bin": ("bin", lambda p: cut(p, 12), "16 bytes, found 12"),
+    "long bin": ("bin", lambda p: p.write_bytes(p.read_bytes() + b"\0\0"), "16 bytes, found 18"),
+    "empty bin": ("bin", lambda p: p.write_bytes(b""), "16 bytes, found 0"),
+    "no bin": ("bin", lambda p: p.unlink(), "missing"),
+    "no idx": ("idx", lambda p: p.unlink(), "missing"),
+    "empty idx": ("idx", lambda p: p.write_bytes(b""), "no MMIDIDX index"),
+    "cut header": ("idx", lambda p: cut(p, 33), "no MMIDIDX index"),
+    "bad magic": ("idx", lambda p: poke(p, 0, b"X"), "no MMIDIDX index"),
+    "version": ("idx", lambda p: poke(p, 9, b"\x02"), "version 2, type 8"),
+    "type": ("idx", lambda p: poke(p, 17, b"\x05"), "version 1, type 5"),
+    "short idx": ("idx", lambda p: cut(p, 100), "expected 102 bytes, found 100"),
+    "more rows": ("idx", lambda p: poke(p, 18, b"\x04"), "expected 114 bytes, found 102"),
+    "fewer entries": ("idx", lambda p: poke(p, 26, b"\x01"), "expected 78 bytes, found 102"),
+    "last length": (
+        "bin",
+        lambda p: poke(p.with_suffix(".idx"), 42, b"\x05"),
+        "18 bytes, found 16",
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_disagreement_is_an_error_that_names_the_file(tmp_path, damage):
+    named, harm, message = DAMAGES[damage]
+    write(tmp_path / "data_0")
+    path = tmp_path / f"data_0.{named}"
+    harm(path)
+    with pytest.raises(ArtefactError, match=message) as caught:
+        open_shard(tmp_path / "data_0")
+    assert caught.value.code == 3
+    assert str(path) in str(caught.value) and "Fix: " in str(caught.value)
+
+
+def test_shards_are_found_by_number(tmp_path):
+    for name in ("data_0", "data_1", "data_2", "data_10", "test_0"):
+        write(tmp_path / name)
+    (tmp_path / "data_1_old.bin").write_bytes(b"x")
+    with pytest.raises(ArtefactError, match=r"data_3\.idx") as caught:
+        find_shards(tmp_path, "data")
+    assert caught.value.code == 3
+    for suffix in (".idx", ".bin"):
+        (tmp_path / "data_10").with_suffix(suffix).unlink()
+    names = [prefix.name for prefix in find_shards(tmp_path, "data")]
+    assert names == ["data_0", "data_1", "data_2"]
+    assert find_shards(tmp_path, "test") == [tmp_path / "test_0"]
+
+
+def test_ten_comes_after_nine(tmp_path):
+    for number in range(11):
+        write(tmp_path / f"data_{number}")
+    assert [p.name for p in find_shards(tmp_path, "data")] == [f"data_{i}" for i in range(11)]
+
+
+def test_an_empty_bin_without_an_index_is_no_shard(tmp_path):
+    """The original leaves one behind every full shard; one with tokens lacks its index."""
+    write(tmp_path / "data_0")
+    (tmp_path / "data_1.bin").write_bytes(b"")
+    assert [prefix.name for prefix in find_shards(tmp_path, "data")] == ["data_0"]
+    (tmp_path / "data_1.bin").write_bytes(b"\1\0")
+    with pytest.raises(ArtefactError, match=r"data_1\.idx"):
+        open_shard(find_shards(tmp_path, "data")[1])

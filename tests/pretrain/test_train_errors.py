@@ -1,0 +1,161 @@
+"""What goes wrong in pre-training ends with one message and its own exit code (DESIGN, section 6).
+
+With one process and with two; where it matters that workers run, torchrun has started them.
+"""
+
+import json
+import os
+import shutil
+import socket
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from data_utils import artefact
+from tests import make, programs
+
+VOCAB, RARE = 600, 599  # RARE: an id that no row has but where a test puts it
+SETTINGS = {
+    "model-config": "model.json",
+    "data-dir": "corpus",
+    "save": "run",
+    "global-batch": 4,
+    "micro-batch": 2,
+    "total-steps": 3,
+    "warmup-steps": 1,
+    "log-every": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    base = tmp_path_factory.mktemp("base path")
+    tokenizer = make.train_tokenizer(base / "tokenizer", make.documents(50), VOCAB)
+    rows = [np.minimum(row, RARE - 1) for row in make.random_rows(12, VOCAB, 0, longest=17)]
+    rows[6] = np.array([5, RARE, 7, 8])
+    make.save_corpus(base / "corpus", rows, tokenizer, max_length=17)
+    (base / "model.json").write_text(json.dumps(make.qwen_config(VOCAB)))
+    (base / "small.json").write_text(json.dumps(make.qwen_config(RARE)))
+    unfinished = base / "unfinished"
+    unfinished.mkdir()
+    (unfinished / artefact.SETTINGS).write_text("{}")
+    config = {**make.qwen_config(VOCAB), "tie_word_embeddings": False}
+    poisoned = make.save_model(base / "poisoned", config, 0)
+    weights = load_file(poisoned / "model.safetensors")
+    weights["model.embed_tokens.weight"][RARE] = float("nan")
+    save_file(weights, poisoned / "model.safetensors", metadata={"format": "pt"})
+    return base
+
+
+def train(base: Path, processes: int, **changes: object) -> programs.Program:
+    """Run with these settings changed, in one process or through the starter of several."""
+    settings = {**SETTINGS, **{name.replace("_", "-"): v for name, v in changes.items()}}
+    place = settings.pop("base", base)
+    flags = [word for name, value in settings.items() for word in (f"--{name}", value)]
+    if processes == 1:
+        return programs.call(base, "pretrain.train", place, *flags)
+    starter = ["pretrain.launch", "--nproc", processes, "pretrain/train.py"]
+    return programs.call(base, *starter, place, *flags)
+
+
+def one_message(run: programs.Program, code: int, *parts: object) -> None:
+    """The exit code; one line of error with these parts and a fix; nothing of torchrun's."""
+    text = run.output + run.errors
+    assert run.code == code, text
+    lines = [line for line in text.splitlines() if "ERROR" in line]
+    assert len(lines) == 1 and lines[0].startswith("ERROR ") and " Fix: " in lines[0], text
+    for part in parts:
+        assert str(part) in lines[0], lines[0]
+    for word in ("Traceback", "elastic", "ChildFailed", "torchrun", "exitcode"):
+        assert word not in text
+
+
+FP16 = pytest.param(
+    {"precision": "fp16"},
+    4,
+    ["fp16", "GPU"],
+    id="fp16 on a CPU",
+    marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU"),
+)
+MISTAKES = [
+    pytest.param({"data_dir": "nowhere"}, 2, ["no corpus", "nowhere"], id="missing corpus"),
+    pytest.param({"base": "/no/such/place"}, 2, ["BASE_PATH"], id="wrong BASE_PATH"),
+    pytest.param({"learning_rate": 1}, 2, ["--learning-rate"], id="unknown flag"),
+    pytest.param({"lr": "fast"}, 2, ["--lr", "fast"], id="no number"),
+    pytest.param({"warmup_steps": 9}, 2, ["--warmup-steps"], id="impossible value"),
+    pytest.param({"global_batch": 5}, 2, ["GLOBAL_BATCH=5", "MICRO_BATCH=2"], id="batch"),
+    pytest.param({"data_dir": "unfinished"}, 3, ["unfinished"], id="unfinished corpus"),
+    pytest.param({"model_config": "no.json"}, 2, ["no.json"], id="missing configuration"),
+    pytest.param({"model_path": "corpus"}, 2, ["corpus"], id="a corpus as the model"),
+    FP16,
+]
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("changes, code, parts", MISTAKES)
+def test_mistakes_are_found_before_anything_is_written(base, changes, code, parts, processes):
+    one_message(train(base, processes, **changes), code, *parts)
+    assert not (base / "run").exists()
+
+
+def test_global_batch_counts_all_processes(base):
+    one_message(train(base, 3, global_batch=8), 2, "GLOBAL_BATCH=8", "MICRO_BATCH=2 x 3")
+
+
+def test_mistakes_through_the_launcher(base):
+    """The same as a user sees it, from the command line."""
+    for processes in (1, 2):
+        run = make.run(
+            "scripts/pretrain/qwen/200M.sh", base, "--nonsense", 1, check=False, NPROC=processes
+        )
+        assert run.returncode == 2 and run.stderr.count("ERROR") == 1
+        assert "--nonsense" in run.stderr and "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_second_writer_is_told_who_the_first_is(base, processes):
+    save = f"locked by {processes}"
+    with artefact.lock(base / save):
+        run = train(base, processes, save=save)
+    one_message(run, 2, f"process {os.getpid()}", socket.gethostname(), save)
+    assert {path.name for path in (base / save).iterdir()} == {artefact.LOCK}
+    assert not make.processes_naming(save)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_loss_that_is_no_number_stops_before_the_update(base, processes):
+    """Row 6 is in the second step; the rows of that step are listed."""
+    folder = base / f"nan {processes}"
+    run = train(base, processes, save=folder.name, model_path="poisoned")
+    rows = folder / "non_finite_step_000002.json"
+    one_message(run, 2, "the loss of step 2 is nan", rows)
+    assert json.loads(rows.read_text()) == {"step": 2, "loss": "nan", "rows": [4, 5, 6, 7]}
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1]
+    assert not (folder / artefact.MANIFEST).exists()
+    assert not make.processes_naming(folder)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_ids_that_the_model_does_not_have(base, processes):
+    run = train(base, processes, save=f"ids {processes}", model_config="small.json")
+    one_message(run, 2, "row 6 of data_0", f"ids below {RARE}", f"found {RARE}")
+    assert not make.processes_naming(f"ids {processes}")
+
+
+def test_a_corpus_whose_tokens_are_cut_off(base, tmp_path):
+    shutil.copytree(base / "corpus", tmp_path / "cut")
+    path = tmp_path / "cut/data_0.bin"
+    path.write_bytes(path.read_bytes()[:-2])
+    one_message(train(base, 1, data_dir=tmp_path / "cut"), 3, path)
+
+
+def test_a_folder_that_is_not_ours_is_not_written_to(base):
+    folder = base / "foreign"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("mine")
+    one_message(train(base, 1, save="foreign"), 2, "foreign")
+    assert not (folder / artefact.SETTINGS).exists()

@@ -1,0 +1,281 @@
+"""Whole runs of pre-training through a launcher: what they learn, log and leave behind.
+
+One BASE_PATH (with a space in its name) and few runs, shared by all tests: each start costs 10 s.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, get_scheduler
+
+from data_utils import artefact
+from data_utils.corpus import Corpus
+from data_utils.start import CODE_ROOT
+from pretrain.metrics import read_metrics
+from tests import make, programs
+
+LAUNCHER = "scripts/pretrain/qwen/200M.sh"
+VOCAB, EOS, ROWS, LONGEST = 600, 0, 42, 33
+STEPS, BATCH, WARMUP, LR, LR_MIN = 12, 4, 3, 1e-2, 1e-3
+VARIABLES = {
+    "MODEL_CONFIG": "model.json",
+    "DATA_DIR": "corpus",
+    "VALID_DATA": "held out",
+    "GLOBAL_BATCH": BATCH,
+    "MICRO_BATCH": 2,
+    "LR": LR,
+    "LR_MIN": LR_MIN,
+    "WARMUP_STEPS": WARMUP,
+    "TOTAL_STEPS": STEPS,
+    "SAVE_EVERY": 4,
+    "VALID_EVERY": 4,
+    "LOG_EVERY": 1,
+}
+KEYS = "step loss lr grad_norm loss_scale tokens sequences skipped tokens_per_second seconds"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    base = tmp_path_factory.mktemp("base path")
+    tokenizer = make.train_tokenizer(base / "tokenizer", make.documents(50), VOCAB)
+    rows = make.text_rows(tokenizer, ROWS, LONGEST)
+    make.save_corpus(base / "corpus", rows, tokenizer, max_length=LONGEST, shard_size=30)
+    rows = make.text_rows(tokenizer, 9, LONGEST, seed=1)
+    make.save_corpus(base / "held out", rows, tokenizer, max_length=LONGEST)
+    (base / "model.json").write_text(json.dumps(make.qwen_config(VOCAB)))
+    return base
+
+
+def train(base: Path, save: str, **variables: object) -> subprocess.CompletedProcess:
+    return make.run(LAUNCHER, base, **{**VARIABLES, "SAVE": save, **variables})
+
+
+def flags(**more: object) -> list[object]:
+    """The same settings as flags of the program."""
+    values = {**VARIABLES, **more}
+    return [w for k, v in values.items() for w in (f"--{k.lower().replace('_', '-')}", v)]
+
+
+def start(base: Path, save: str, **variables: object) -> subprocess.Popen:
+    """The launcher in the background, its output in SAVE.txt."""
+    environment = {**os.environ, **VARIABLES, "SAVE": save, **variables}
+    with open(base / f"{save}.txt", "w") as output:
+        return subprocess.Popen(
+            ["bash", CODE_ROOT / LAUNCHER, base],
+            env={name: str(value) for name, value in environment.items()},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def stop_when(run: subprocess.Popen, moment, output: Path) -> str:
+    """Send SIGTERM to the launcher's process at the moment; what the run printed."""
+    while not moment():
+        assert run.poll() is None, output.read_text()
+        time.sleep(0.01)
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(120) == 75, output.read_text()
+    return output.read_text()
+
+
+@pytest.fixture(scope="module")
+def one(base) -> Path:
+    """The folder of an undisturbed run of one process."""
+    train(base, "one", NPROC=1)
+    return base / "one"
+
+
+@pytest.fixture(scope="module")
+def two(base) -> Path:
+    """The folder of an undisturbed run of two processes."""
+    train(base, "two", NPROC=2, KEEP_LAST=1, KEEP_EVERY=4)
+    return base / "two"
+
+
+def column(folder: Path, name: str) -> list:
+    return [row[name] for row in read_metrics(folder)]
+
+
+def obvious_loss(model: torch.nn.Module, row: np.ndarray) -> torch.Tensor:
+    """Mean over the positions whose input is no end-of-text; 0 where there are none."""
+    ids = torch.tensor(row.astype(np.int64))
+    log_probs = model(ids[None, :-1]).logits[0].log_softmax(-1)
+    losses = [-log_probs[i, ids[i + 1]] for i in range(len(ids) - 1) if ids[i] != EOS]
+    return sum(losses) / len(losses) if losses else torch.zeros(())
+
+
+@pytest.fixture(scope="module")
+def plain(base) -> tuple[list[float], dict]:
+    """Losses and final weights of a loop of plain PyTorch: a row at a time, full logits."""
+    corpus = Corpus(base / "corpus")
+    torch.manual_seed(10)
+    config = AutoConfig.for_model(**json.loads((base / "model.json").read_text()))
+    model = AutoModelForCausalLM.from_config(config)
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=LR, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.01)
+    scheduler = get_scheduler("cosine_with_min_lr", optimizer, WARMUP, STEPS, {"min_lr": LR_MIN})
+    losses = []
+    for step in range(STEPS):
+        rows = [(step * BATCH + i) % ROWS for i in range(BATCH)]
+        loss = sum(obvious_loss(model, corpus.row(row)) for row in rows) / BATCH
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.stack([p.grad.norm() for p in parameters]).norm()
+        for parameter in parameters:
+            parameter.grad.mul_(min(1.0, 1.0 / (float(norm) + 1e-6)))
+        optimizer.step()
+        scheduler.step()
+        losses.append((float(loss.detach()), float(norm)))
+    return losses, model.state_dict()
+
+
+def test_losses_equal_those_of_a_plain_loop(one, plain):
+    losses, norms = zip(*plain[0], strict=True)
+    assert column(one, "loss") == pytest.approx(losses, abs=1e-4)
+    assert column(one, "grad_norm") == pytest.approx(norms, rel=1e-3)
+    assert max(norms) > 1.2 and losses[-1] < losses[0] - 0.5  # it clips, and it learns
+
+
+def test_final_weights_equal_those_of_a_plain_loop(one, plain):
+    found = AutoModelForCausalLM.from_pretrained(one).state_dict()
+    for name, expected in plain[1].items():
+        torch.testing.assert_close(found[name], expected, rtol=0, atol=2e-4)
+
+
+def test_two_processes_equal_one(one, two):
+    for name in ("loss", "grad_norm"):
+        assert column(two, name) == pytest.approx(column(one, name), rel=1e-5)
+    for name in ("step", "lr", "tokens", "sequences", "skipped"):
+        assert column(two, name) == column(one, name)
+    models = [AutoModelForCausalLM.from_pretrained(f).state_dict() for f in (one, two)]
+    for name in models[0]:
+        torch.testing.assert_close(models[1][name], models[0][name], rtol=0, atol=1e-4)
+
+
+def test_the_final_model_opens_alone_and_gives_the_loss_that_was_logged(base, one):
+    model = AutoModelForCausalLM.from_pretrained(one).eval()
+    assert AutoTokenizer.from_pretrained(one).eos_token_id == model.config.eos_token_id == EOS
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+    corpus = Corpus(base / "held out")
+    with torch.no_grad():
+        losses = [float(obvious_loss(model, corpus.row(row))) for row in range(len(corpus))]
+    logged = read_metrics(one)[-1]["valid_loss"]
+    assert logged == pytest.approx(np.mean(losses), abs=1e-5)
+
+
+def test_the_evaluation_agrees_with_the_loss_that_was_logged(base, one):
+    flags = ["--model-path", "one", "--ckpt-name", "one"]
+    make.run("scripts/eval/lm.sh", base, *flags, DATA_DIR="held out", SPLIT="data")
+    result = json.loads((base / "results/eval/lm/one.json").read_text())
+    logged = read_metrics(one)[-1]["valid_loss"]
+    assert result["loss"] == pytest.approx(logged, abs=1e-5)
+
+
+def test_metrics(one):
+    rows = read_metrics(one)
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    assert all(set(KEYS.split()) <= row.keys() for row in rows)
+    assert [row["step"] for row in rows if "valid_loss" in row] == [4, 8, 12]
+    lengths = Corpus(one.parent / "corpus").lengths(np.arange(STEPS * BATCH) % ROWS)
+    assert column(one, "tokens") == np.cumsum(lengths)[BATCH - 1 :: BATCH].tolist()
+    assert column(one, "sequences") == [BATCH * step for step in range(1, STEPS + 1)]
+    assert column(one, "lr")[:2] == [0.0, LR / WARMUP]
+    assert (one / "curves.png").stat().st_size > 1000
+
+
+def test_the_finished_artefact_and_its_checkpoints(base, one, two):
+    for folder in (one, two):
+        manifest = artefact.require(folder, "model", "", contents=True)
+        assert manifest["counts"] == {"step": STEPS}
+        corpus = artefact.read_manifest(base / "corpus")["fingerprint"]
+        assert manifest["inputs"]["corpus"]["fingerprint"] == corpus
+        names = {entry["name"] for entry in manifest["files"]}
+        assert {"model.safetensors", "config.json", "tokenizer.json"} <= names
+    assert {p.name for p in one.glob("step_*")} == {"step_000008", "step_000012"}
+    assert {p.name for p in two.glob("step_*")} == {f"step_{n:06d}" for n in (4, 8, 12)}
+    for folder in [*one.glob("step_*"), *two.glob("step_*")]:
+        artefact.require(folder, "model", "", contents=True)
+        resumable = folder.parent == one or folder.name == "step_000012"
+        assert (folder / "deepspeed").is_dir() == resumable
+        AutoModelForCausalLM.from_pretrained(folder)
+
+
+def same_run(folder: Path, undisturbed: Path) -> None:
+    """Bit for bit the same figures and weights."""
+    for name in ("step", "loss", "grad_norm", "lr", "tokens", "sequences"):
+        assert column(folder, name) == column(undisturbed, name)
+    weights = [(f / "model.safetensors").read_bytes() for f in (folder, undisturbed)]
+    assert weights[0] == weights[1]
+
+
+def damage(path: Path, size: int | None = None) -> None:
+    """Flip one bit in the middle, or cut the file."""
+    data = bytearray(path.read_bytes()[:size])
+    if size is None:
+        data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def test_stopped_killed_by_a_signal_damaged_and_resumed_equals_undisturbed(base, one):
+    """Early end after step 5; SIGTERM while it goes on; a flipped bit in what that left."""
+    folder, text = base / "stopped", base / "stopped.txt"
+    assert "STOP_STEP=5" in train(base, "stopped", NPROC=1, STOP_STEP=5).stdout
+    assert not (folder / artefact.MANIFEST).exists()
+    run = start(base, "stopped", NPROC=1)
+    output = stop_when(run, lambda: "GB a checkpoint" in text.read_text(), text)
+    assert "going on after step 5" in output
+    assert output.count("STOPPED by SIGTERM after step 6 of 12, checkpoint written") == 1
+    assert not make.processes_naming(folder.parent)
+    damage(folder / "step_000006/deepspeed/state/zero_pp_rank_0_mp_rank_00_optim_states.pt")
+    output = train(base, "stopped", NPROC=1).stdout
+    assert output.count("step_000006 is damaged and passed over") == 1
+    assert "going on after step 5" in output
+    same_run(folder, one)
+    assert [r["step"] for r in read_metrics(folder) if "valid_loss" in r] == [4, 5, 8, 12]
+
+
+def test_two_processes_stop_together_and_resume(base, two):
+    """SIGTERM to the launcher's process in the middle; then one rank's file is cut short."""
+    folder, text = base / "signalled", base / "signalled.txt"
+    run = start(base, "signalled", NPROC=2, SAVE_EVERY=1, VALID_EVERY=1)
+    output = stop_when(run, lambda: (folder / "step_000002").exists(), text)
+    assert output.count("STOPPED by SIGTERM") == 1 and "Traceback" not in output
+    time.sleep(0.1)
+    assert not make.processes_naming(folder.parent)
+    last = sorted(folder.glob("step_*"))[-1]
+    step = int(last.name.removeprefix("step_"))
+    assert f"after step {step} of 12" in output and 2 <= step < STEPS
+    damage(last / "deepspeed/state/zero_pp_rank_1_mp_rank_00_optim_states.pt", 100)
+    output = train(base, "signalled", NPROC=2).stdout
+    assert output.count(f"{last.name} is damaged and passed over") == 1
+    assert f"going on after step {step - 1}" in output
+    same_run(folder, two)
+
+
+def test_run_again_says_that_it_is_trained(base, one):
+    before = (one / "manifest.json").read_bytes()
+    again = programs.call(base, "pretrain.train", base, *flags(SAVE="one"))
+    assert again.code == 0 and "trained already" in again.output
+    assert (one / "manifest.json").read_bytes() == before
+    other = programs.call(base, "pretrain.train", base, *flags(SAVE="one", LR=3e-3))
+    assert other.code == 2 and "begun with another lr" in other.errors
+
+
+def test_without_a_whole_checkpoint_it_stops_and_resume_0_refuses(base, one):
+    folder = base / "broken"
+    folder.mkdir()
+    shutil.copy(one / "settings.json", folder)
+    shutil.copytree(one / "step_000008", folder / "step_000008")
+    damage(folder / "step_000008/model.safetensors")
+    run = programs.call(base, "pretrain.train", base, *flags(SAVE="broken"))
+    assert run.code == 3 and "no checkpoint is whole" in run.errors
+    run = programs.call(base, "pretrain.train", base, *flags(SAVE="broken", RESUME=0))
+    assert run.code == 2 and "RESUME=0" in run.errors

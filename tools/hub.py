@@ -1,0 +1,52 @@
+"""The model hub as seen from here: which commit to take, and one clear error where it is away.
+
+HF_ENDPOINT, HF_TOKEN and HF_HOME work as everywhere: the hub's own library reads them.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from data_utils import artefact
+from data_utils.errors import EnvironmentFault, ProgramError, from_os_error
+
+
+@contextlib.contextmanager
+def reached(fix: str) -> Iterator[None]:
+    """Around calls of the hub's libraries: what they raise becomes one EnvironmentFault."""
+    try:
+        yield
+    except ProgramError:
+        raise
+    # The class that stands for "no network" has changed with the library's major versions
+    # (requests, httpx, httpx2), and a refused or unknown repository is no fault of ours either.
+    except Exception as error:
+        known = from_os_error(error)
+        if known is not None:
+            raise known from error
+        reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+        raise EnvironmentFault(f"the hub did not give the files ({reason})", fix=fix) from error
+
+
+def former_content(folder: Path) -> dict:
+    """The settings of content with which folder was made or begun; {} if it was not."""
+    manifest = artefact.read_manifest(folder)
+    if manifest is not None:
+        return manifest["content"]
+    begun = folder / artefact.SETTINGS
+    return json.loads(begun.read_text())["content"] if begun.exists() else {}
+
+
+def pinned(folder: Path, repository: str, kind: str, revision: str, fix: str) -> str:
+    """The commit to take: the one folder was begun with, else the hub's for revision ('' newest).
+
+    So an interrupted download never mixes two commits, and a finished one asks nobody.
+    """
+    former = former_content(folder)
+    if former.get("repository") == repository and revision in ("", former.get("revision")):
+        return former["revision"]
+    from huggingface_hub import HfApi
+
+    with reached(fix):
+        return HfApi().repo_info(repository, repo_type=kind, revision=revision or None).sha

@@ -1,0 +1,112 @@
+"""Streaming the Pile into files of a fixed number of documents, restartable at any point.
+
+progress.json says which files are finished and where the input stands behind them. It is written
+after each file: what is killed before that is done again, with the same bytes.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from itertools import chain, islice
+from pathlib import Path
+
+from tqdm import tqdm
+
+from data_utils import artefact
+from data_utils.errors import ArtefactError
+from tools import hub
+from tools.text_files import check_document, document_writer, file_name
+
+PROGRESS = "progress.json"
+REPOSITORY = "monology/pile-uncopyrighted"
+# Rows of its train split, about: only for the time left, the data set itself does not state it.
+ROWS = 177_000_000
+FIX = (
+    f"bring the files of the data set {REPOSITORY} (train/*.jsonl.zst) here by other means and run "
+    "the same command with --from DIR; HF_ENDPOINT names a mirror; without any of these "
+    "--source local takes text of this machine"
+)
+
+
+class HubDocuments:
+    """The hub's documents from a state on, in its order (see Documents)."""
+
+    def __init__(self, revision: str, state: dict | None) -> None:
+        from datasets import load_dataset
+
+        with hub.reached(FIX):
+            self.data = load_dataset(REPOSITORY, split="train", streaming=True, revision=revision)
+        if state is not None:
+            self.data.load_state_dict(state["hub"])
+        self.documents = state["documents"] if state is not None else 0
+
+    @property
+    def state(self) -> dict:
+        """Where the next document stands, for progress.json."""
+        return {"hub": self.data.state_dict(), "documents": self.documents}
+
+    def fraction(self) -> float:
+        """Share of the documents that was read, about."""
+        return min(self.documents / ROWS, 1.0)
+
+    def __iter__(self) -> Iterator[dict]:
+        rows = iter(self.data)
+        while True:
+            with hub.reached(FIX):
+                row = next(rows, None)
+            if row is None:
+                return
+            self.documents += 1
+            yield check_document(row, REPOSITORY, self.documents)
+
+
+def read_progress(folder: Path) -> dict:
+    """Files finished so far and the input's state behind them."""
+    path = folder / PROGRESS
+    if not path.exists():
+        return {"files": [], "documents": 0, "bytes": 0, "state": None}
+    progress = json.loads(path.read_text())
+    fix = f"remove {folder} and run the same command again"
+    for name, size in progress["files"]:
+        file = folder / name
+        if not file.is_file() or file.stat().st_size != size:
+            raise ArtefactError("a finished file is missing or has changed", where=file, fix=fix)
+    return progress
+
+
+def write_files(result: artefact.Output, source, progress: dict, settings) -> None:
+    """Write file after file; progress.json follows each, so a file is either counted or redone."""
+    limit = settings.limit or sys.maxsize
+    stream, files = iter(source), progress["files"]
+    with tqdm(desc="text", unit="B", unit_scale=True, initial=progress["bytes"]) as bar:
+        while progress["documents"] < limit:
+            first = next(stream, None)
+            if first is None:
+                break
+            name = file_name(len(files), settings.compress)
+            count = min(settings.documents_per_file, limit - progress["documents"])
+            with (
+                artefact.atomic_file(result.folder / name) as raw,
+                document_writer(raw, settings.compress) as write,
+            ):
+                for document in chain([first], islice(stream, count - 1)):
+                    progress["bytes"] += write(document)
+                    progress["documents"] += 1
+                    if progress["documents"] % 1000 == 0:
+                        show_progress(bar, progress, source.fraction(), limit)
+            files.append([name, (result.folder / name).stat().st_size])
+            progress["state"] = source.state
+            artefact.write_json(result.folder / PROGRESS, progress)
+            show_progress(bar, progress, source.fraction(), limit)
+    print("checksums of the files", flush=True)
+    counts = {"documents": progress["documents"], "bytes": progress["bytes"]}
+    result.finish([name for name, _ in files], counts)
+    (result.folder / PROGRESS).unlink(missing_ok=True)
+    print(f"{result.folder} is done: {counts['documents']:,} documents", flush=True)
+
+
+def show_progress(bar: tqdm, progress: dict, fraction: float, limit: int) -> None:
+    """Bytes written, of the bytes to expect (lines before compression), and so the time left."""
+    fraction = max(fraction, progress["documents"] / limit)
+    bar.total = round(progress["bytes"] / fraction) if fraction else None
+    bar.update(progress["bytes"] - bar.n)

@@ -1,0 +1,107 @@
+"""Give the reference model its own part of the corpus, as a view that copies nothing.
+
+    python3 tools/split_ref_data.py BASE_PATH [--shards 240:246]
+
+Reads BASE_PATH/processed_data/pretrain/pile/qwen-1025, writes .../pile_ref/qwen-1025 with hard
+links (symbolic ones where the file system has none). These shards must never be scored.
+"""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from data_utils.start import use_project_python
+
+    use_project_python()
+
+import os
+from dataclasses import asdict, dataclass
+
+from data_utils import artefact
+from data_utils.corpus import Corpus, shard_range
+from data_utils.errors import InputError
+from data_utils.flags import base_folder, flag, parse, under
+from data_utils.tokenizer import copy_tokenizer
+
+
+@dataclass
+class Settings:
+    """Make the reference model's part of the corpus."""
+
+    base_path: str = flag(".", "where processed_data/ lies")
+    data_dir: str = flag("processed_data/pretrain/pile/qwen-1025", "the whole corpus")
+    save: str = flag("processed_data/pretrain/pile_ref/qwen-1025", "the reference's part")
+    shards: str = flag("240:246", "its shards, FIRST:LAST (REF_SHARDS)")
+
+
+def main() -> None:
+    settings = parse(Settings, positional="base_path")
+    base = base_folder(settings.base_path)
+    corpus = Corpus(under(base, settings.data_dir))
+    first, last = shard_range(settings.shards)
+    if last > corpus.all_shards:
+        raise InputError(
+            f"REF_SHARDS={settings.shards} is more than the corpus has",
+            where=corpus.folder,
+            expected=f"at most 0:{corpus.all_shards}",
+            found=settings.shards,
+            fix="choose REF_SHARDS outside SCORE_SHARDS, or tokenise with a smaller SHARD_SIZE",
+        )
+    output = artefact.Output(
+        folder=under(base, settings.save),
+        kind="corpus",
+        program="tools/split_ref_data.py",
+        content={
+            "max_length": corpus.max_length,
+            "shards": [first, last],
+            **{
+                name: corpus.manifest["content"][name]
+                for name in ("tokenizer", "eos_id", "add_bos", "split")
+                if corpus.manifest
+            },
+        },
+        settings=asdict(settings),
+        inputs={"corpus": (corpus.folder, corpus.identity)},
+    )
+    with artefact.lock(output.folder):
+        if output.begin().done:
+            print(f"{output.folder} is there already")
+            return
+        split(Corpus(corpus.folder, shards=(first, last)), output)
+    print(f"{output.folder}: shards {first} to {last - 1} of {corpus.folder}")
+
+
+def split(part: Corpus, output: artefact.Output) -> None:
+    """Link the part's files under new numbers and write the manifest."""
+    files = []
+    for number in range(len(part.shards)):
+        for stem, suffix in (("data", ".bin"), ("data", ".idx"), ("domain", ".npy")):
+            source = part.folder / f"{stem}_{part.first_shard + number}{suffix}"
+            if source.exists():
+                files.append(f"{stem}_{number}{suffix}")
+                link(source, output.folder / files[-1])
+    if part.tokenizer_folder is not None:
+        files += copy_tokenizer(part.tokenizer_folder, output.folder / "tokenizer")
+    counts = {
+        "shards": len(part.shards),
+        "sequences": len(part),
+        "tokens": int(sum(shard.lengths.sum(dtype="int64") for shard in part.shards)),
+        "domains": part.domains,
+    }
+    output.finish(files, counts)
+
+
+def link(source: Path, target: Path) -> None:
+    """A hard link, or a relative symbolic one where that fails."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        target.symlink_to(os.path.relpath(source, target.parent))
+
+
+if __name__ == "__main__":
+    from data_utils.start import run
+
+    run(main)
