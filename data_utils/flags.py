@@ -19,7 +19,10 @@ Settings = TypeVar("Settings")
 
 def flag(default: Any, help: str, **metadata: Any) -> Any:
     """A dataclass field with the text that --help shows."""
-    return dataclasses.field(default=default, metadata={"help": help, **metadata})
+    metadata = {"help": help, **metadata}
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 class _Parser(HfArgumentParser):
@@ -30,13 +33,17 @@ class _Parser(HfArgumentParser):
 def parse(cls: type[Settings], argv: list[str] | None = None, positional: str = "") -> Settings:
     """Read flags into the dataclass cls; leading plain words fill the fields named in positional.
 
-    A ValueError of cls.__post_init__ is the user's and becomes an InputError.
+    A last name that ends in ... is a list and takes all words that are left. A ValueError of
+    cls.__post_init__ is the user's and becomes an InputError.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     names = positional.split()
-    words = []
-    while argv and not argv[0].startswith("-") and len(words) < 2 * len(names):
-        words += [f"--{names[len(words) // 2].replace('_', '-')}", argv.pop(0)]
+    first_flag = next((i for i, word in enumerate(argv) if word.startswith("-")), len(argv))
+    given, argv, words = argv[:first_flag], argv[first_flag:], []
+    for name in names:
+        taken, given = (given, []) if name.endswith("...") else (given[:1], given[1:])
+        words += ["--" + name.removesuffix("...").replace("_", "-"), *taken] if taken else []
+    argv = given + argv
     usage = " ".join(["%(prog)s", *(f"[{name.upper()}]" for name in names), "[--flag VALUE ...]"])
     parser = _Parser(cls, allow_abbrev=False, usage=usage, description=cls.__doc__)
     try:

@@ -183,7 +183,7 @@ def plot_png(figure) -> bytes:
     from matplotlib import pyplot
 
     file = io.BytesIO()
-    figure.savefig(file, dpi=110, format="png", metadata={"Software": None})
+    figure.savefig(file, dpi=110, format="png", metadata={"Software": str(id(figure))})
     pyplot.close(figure)
     return file.getvalue()
 

@@ -85,6 +85,7 @@ def torchrun(options: argparse.Namespace, folder: Path) -> None:
     try:
         run.main(arguments)
     except (ChildFailedError, SignalException) as error:
+        print(file=sys.stderr)  # a worker may have ended in the middle of its progress bar
         if record.exists():
             outcome = json.loads(record.read_text())
             raise WorkersEnded(outcome["code"], outcome["message"]) from None

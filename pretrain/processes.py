@@ -4,6 +4,7 @@ import ctypes
 import datetime
 import json
 import os
+import resource
 import signal
 import threading
 import time
@@ -89,3 +90,10 @@ def all_sum(values: list[float], processes: Processes) -> list[float]:
 def barrier(processes: Processes) -> None:
     """Wait for all ranks; gloo and NCCL alike."""
     all_sum([0.0], processes)
+
+
+def peak_memory(processes: Processes) -> int:
+    """The most bytes this process has held so far: on its GPU, or in main memory without one."""
+    if processes.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(processes.device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

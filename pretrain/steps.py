@@ -9,7 +9,7 @@ from data_utils import artefact
 from data_utils.errors import InputError
 from data_utils.order import rows_of, step_samples
 from pretrain.log_probs import check_ids, corpus_loss
-from pretrain.processes import StopSignal, all_sum, barrier
+from pretrain.processes import StopSignal, all_sum, barrier, peak_memory
 from pretrain.run import Run
 from pretrain.schedule import learning_rate
 
@@ -22,11 +22,13 @@ def train_step(run: Run, state: dict, stop: StopSignal) -> tuple[dict, dict, int
     shuffle = settings.seed if settings.shuffle else None
     rows = rows_of(step_samples(step, settings.global_batch), len(run.corpus), shuffle)
     mine = rows.reshape(accumulation, processes.world, settings.micro_batch)[:, processes.rank]
-    total, tokens = 0.0, 0
+    total, tokens, data_wait = 0.0, 0, 0.0
     for number, micro_rows in enumerate(mine):
         if number:
             run.engine.next_micro_batch()
+        asked = time.monotonic()
         batch = micro_batch(run, micro_rows)
+        data_wait += time.monotonic() - asked
         tokens += int(batch["lengths"].sum())
         loss, _ = run.engine.micro_step(batch)
         total += loss
@@ -50,7 +52,8 @@ def train_step(run: Run, state: dict, stop: StopSignal) -> tuple[dict, dict, int
     }
     row = {"step": step + 1, "loss": loss, "lr": lr, **figures}
     row.update({name: state[name] for name in ("tokens", "sequences", "skipped")})
-    row.update(tokens_per_second=tokens / seconds, seconds=seconds)
+    row.update(tokens_per_second=tokens / seconds, data_wait=data_wait, seconds=seconds)
+    row["memory"] = peak_memory(processes)
     return state, row, round(number / ranks) if ranks else 0
 
 

@@ -101,21 +101,23 @@ def fit(run: Run, stop: StopSignal) -> None:
     settings, processes = run.settings, run.processes
     state = resume(run)
     end = min(settings.stop_step or settings.total_steps, settings.total_steps)
-    metrics = None
+    metrics, bar = None, contextlib.nullcontext()
     if processes.first:
         folder, saved = run.output.folder, state["step"]
         metrics = Metrics(folder, saved, end, settings.wandb_mode, asdict(settings))
-    while state["step"] < end:
-        state, row, stopped = train_step(run, state, stop)
-        step, finished = state["step"], state["step"] == end
-        if run.valid is not None and (finished or step % settings.valid_every == 0):
-            row["valid_loss"] = held_out_loss(run)
-        if processes.first:
-            metrics.step(row, finished or step % settings.log_every == 0)
-        if finished or stopped or step % settings.save_every == 0:
-            save(run, state)
-        if stopped and not finished:
-            break
+        bar = contextlib.closing(metrics.bar)  # an error is not to be printed behind it
+    with bar:
+        while state["step"] < end:
+            state, row, stopped = train_step(run, state, stop)
+            step, finished = state["step"], state["step"] == end
+            if run.valid is not None and (finished or step % settings.valid_every == 0):
+                row["valid_loss"] = held_out_loss(run)
+            if processes.first:
+                metrics.step(row, finished or step % settings.log_every == 0)
+            if finished or stopped or step % settings.save_every == 0:
+                save(run, state)
+            if stopped and not finished:
+                break
     if processes.first:
         metrics.close()
     if state["step"] < end:

@@ -61,7 +61,7 @@ select_half=("$PYTHON" "$CODE/scripts/miniplm/difference_sampling/construct_pret
 
 stage "Text from this machine" data/pile/train \
   "$PYTHON" "$CODE/tools/get_pile.py" "$BASE" --source local --plant-noise "$PLANT_NOISE" \
-  --local-bytes $((SEQUENCES * 2700))
+  --local-bytes $((SEQUENCES * 1500)) --heldout-bytes 90000
 stage "Teacher: SmolLM2-135M" checkpoints/smollm2/135M \
   "$PYTHON" "$CODE/tools/get_models.py" "$BASE" smollm2
 stage "Corpus" $CORPUS \

@@ -52,8 +52,8 @@ def base(tmp_path_factory) -> Path:
 
 def train(base: Path, processes: int, **changes: object) -> programs.Program:
     """Run with these settings changed, in one process or through the starter of several."""
+    place = changes.pop("place", base)
     settings = {**SETTINGS, **{name.replace("_", "-"): v for name, v in changes.items()}}
-    place = settings.pop("base", base)
     flags = [word for name, value in settings.items() for word in (f"--{name}", value)]
     if processes == 1:
         return programs.call(base, "pretrain.train", place, *flags)
@@ -82,7 +82,7 @@ FP16 = pytest.param(
 )
 MISTAKES = [
     pytest.param({"data_dir": "nowhere"}, 2, ["no corpus", "nowhere"], id="missing corpus"),
-    pytest.param({"base": "/no/such/place"}, 2, ["BASE_PATH"], id="wrong BASE_PATH"),
+    pytest.param({"place": "/no/such/place"}, 2, ["BASE_PATH"], id="wrong BASE_PATH"),
     pytest.param({"learning_rate": 1}, 2, ["--learning-rate"], id="unknown flag"),
     pytest.param({"lr": "fast"}, 2, ["--lr", "fast"], id="no number"),
     pytest.param({"warmup_steps": 9}, 2, ["--warmup-steps"], id="impossible value"),

@@ -39,7 +39,8 @@ VARIABLES = {
     "VALID_EVERY": 4,
     "LOG_EVERY": 1,
 }
-KEYS = "step loss lr grad_norm loss_scale tokens sequences skipped tokens_per_second seconds"
+KEYS = "step loss lr grad_norm loss_scale tokens sequences skipped tokens_per_second"
+KEYS += " memory data_wait seconds"
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +188,8 @@ def test_metrics(one):
     lengths = Corpus(one.parent / "corpus").lengths(np.arange(STEPS * BATCH) % ROWS)
     assert column(one, "tokens") == np.cumsum(lengths)[BATCH - 1 :: BATCH].tolist()
     assert column(one, "sequences") == [BATCH * step for step in range(1, STEPS + 1)]
+    assert min(column(one, "memory")) > 1e8
+    assert all(0 <= row["data_wait"] <= row["seconds"] for row in rows)
     assert column(one, "lr")[:2] == [0.0, LR / WARMUP]
     assert (one / "curves.png").stat().st_size > 1000
 

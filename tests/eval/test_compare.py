@@ -1,0 +1,224 @@
+"""eval/compare.py: the paired interval, the verdicts, the tables, and what it refuses."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_utils import artefact
+from data_utils.corpus import Corpus
+from data_utils.errors import InputError
+from eval import compare, compare_page
+from miniplm.report import write_report
+from tests import make
+
+STEPS, BATCH, ROWS = 6, 8, 20
+
+
+def save_run(base: Path, name: str, corpus: Path, losses: np.ndarray, seed: int = 10) -> str:
+    """A finished run of STEPS x BATCH sequences with its held-out losses; its folder's name."""
+    folder = base / "results" / name
+    identity = Corpus(corpus).identity
+    output = artefact.Output(
+        folder, "model", "tests", {"seed": seed, "lr": 1e-3}, {}, {"corpus": (corpus, identity)}
+    ).begin()
+    (folder / "model.safetensors").write_text(name)
+    lines = [{"step": s, "loss": 9 - 0.1 * s} for s in range(1, STEPS + 1)]
+    lines[-1]["valid_loss"] = 8.5
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    trained_on = {"sequences": STEPS * BATCH, "tokens": 1234}
+    manifest = output.finish(["model.safetensors"], {"step": STEPS}, {"trained_on": trained_on})
+    save_losses(base, name, losses, manifest["fingerprint"])
+    return f"{name}=results/{name}"
+
+
+def save_losses(base: Path, name: str, losses: np.ndarray, model: str, corpus: str = "c") -> None:
+    """The files of eval/lm.py."""
+    folder = base / "results/eval/lm"
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / f"{name}.npy", losses)
+    result = {
+        "model": {"path": f"results/{name}", "kind": "model", "fingerprint": model},
+        "corpus": {"path": "held_out", "kind": "corpus", "fingerprint": corpus},
+        "sequences": len(losses),
+        "loss": float(losses.mean()),
+        "perplexity": float(np.exp(losses.mean())),
+    }
+    artefact.write_json(folder / f"{name}.json", result)
+
+
+@pytest.fixture
+def base(tmp_path, tokenizer_folder) -> Path:
+    """BASE PATH with a corpus, a run on it that is better by 0.1, and a control."""
+    base = tmp_path / "with space"
+    rows = make.random_rows(ROWS, 600, 0)
+    corpus = make.save_corpus(base / "corpus", rows, tokenizer_folder)
+    generator = np.random.default_rng(0)
+    control = generator.normal(7, 1, 64)
+    save_run(base, "control", corpus, control)
+    save_run(base, "student", corpus, control - 0.1 + generator.normal(0, 0.05, 64))
+    return base
+
+
+RUNS = "student=results/student,control=results/control"
+
+
+def test_interval_is_student_s_over_the_differences():
+    from scipy.stats import ttest_rel
+
+    generator = np.random.default_rng(1)
+    control = generator.normal(7, 1, 128)
+    losses = control + generator.normal(-0.05, 0.1, 128)
+    expected = ttest_rel(losses, control).confidence_interval(0.95)
+    mean, low, high = compare.paired_difference(losses, control)
+    assert mean == pytest.approx(np.mean([a - b for a, b in zip(losses, control, strict=True)]))
+    assert (low, high) == pytest.approx((expected.low, expected.high), rel=1e-12)
+    # Pairing matters: the spread of the losses themselves is far larger.
+    assert high - low < 0.1 * losses.std()
+
+
+@pytest.mark.parametrize(
+    ("shift", "says"),
+    [(-0.1, "is ahead of c by 0.100"), (0.1, "does not beat c: it is behind by 0.100")],
+)
+def test_verdict_follows_the_sign(shift, says):
+    row = {"student": "s", "difference": shift, "low": shift - 0.01, "high": shift + 0.01}
+    assert says in compare.verdict(row, "c")
+
+
+def test_verdict_of_an_interval_with_0_in_it_is_no_gain():
+    row = {"student": "s", "difference": -0.01, "low": -0.03, "high": 0.01}
+    assert "does not beat c beyond chance" in compare.verdict(row, "c")
+
+
+def save_store(base: Path) -> None:
+    """A difference store with its report: of 20 rows, the odd ones (source B) have the higher r."""
+    corpus = Corpus(base / "corpus")
+    counts = np.full(ROWS, 8, np.int32)
+    reference = np.full(ROWS, -72, np.float32)
+    teacher = (np.arange(ROWS) % 2 * 8 - 64).astype(np.float32)
+    r = (teacher - reference) / counts
+    output = artefact.Output(base / "store", "scores", "tests", {"type": "difference"}, {}).begin()
+    np.save(base / "store/difference.npy", r)
+    files = write_report(base / "store", corpus, r, (teacher, counts), (reference, counts), 0.5)
+    output.finish(["difference.npy", *files], {"sequences": ROWS})
+
+
+def test_the_program_prints_and_writes_all_of_it(base):
+    save_store(base)
+    (base / "stages.tsv").write_text("Corpus\tprocessed\tmake <it>\t12\nTrain\tresults\trun\t75\n")
+    result = make.run(
+        "eval/compare.py", base, "--runs", RUNS, "--control", "control", "--scores", "store",
+        "--stages", "stages.tsv", "--report", "out/report.html",
+    )  # fmt: skip
+    figures = json.loads((base / "out/report.json").read_text())
+    student, control = figures["runs"]
+    losses = [np.load(base / f"results/eval/lm/{name}.npy") for name in ("student", "control")]
+    assert student["difference"] == pytest.approx(float((losses[0] - losses[1]).mean()))
+    assert control["difference"] is None
+    assert student["epochs"] == pytest.approx(STEPS * BATCH / ROWS)
+    assert student["steps"] == STEPS
+    lengths = Corpus(base / "corpus").lengths(np.arange(ROWS))
+    assert student["unique_tokens"] == lengths.sum()  # more than one epoch: the whole corpus
+    page = (base / "out/report.html").read_text()
+    for words in ("student is ahead of control by", "seeds", "clean text", "1 min 27 s"):
+        assert words in result.stdout and words in page, words
+    assert "100.0 %" in result.stdout  # source B is kept whole
+    assert page.count("data:image/png;base64,") == 3
+    assert "http" not in page and "<script" not in page
+    top = list(csv.DictReader(open(base / "store/report/examples.csv")))[0]
+    assert f"rank 1, row {top['row']}" in page
+
+
+def test_planted_noise_is_accounted_for():
+    sources = [
+        {"source": "A", "sequences": 60, "kept": 45, "keep_rate": 0.75, "share_before": 0.6},
+        {"source": "B", "sequences": 10, "kept": 5, "keep_rate": 0.5, "share_before": 0.1},
+        {
+            "source": "planted noise",
+            "sequences": 30,
+            "kept": 0,
+            "keep_rate": 0,
+            "share_before": 0.3,
+        },
+    ]
+    selection = compare_page.Selection(Path("."), sources, [], {})
+    (sentence,) = compare_page.noise_sentence(selection)
+    assert "30.0 %" in sentence and "0.0 % of it is kept" in sentence and "71.4 %" in sentence
+
+
+def read(base: Path, name: str) -> compare.Run:
+    return compare.read_run(name, base / "results" / name, base / "results/eval/lm")
+
+
+def test_within_an_epoch_unique_tokens_are_those_trained_on(base, tokenizer_folder):
+    rows = make.random_rows(STEPS * BATCH * 2, 600, 0)
+    corpus = make.save_corpus(base / "large", rows, tokenizer_folder)
+    save_run(base, "short", corpus, np.ones(64))
+    run = read(base, "short")
+    assert (run.unique_tokens, run.unique_sequences, run.epochs) == (1234, STEPS * BATCH, 0.5)
+
+
+def test_unequal_runs_are_named(base):
+    save_run(base, "other", base / "corpus", np.ones(64), seed=11)
+    runs = {name: read(base, name) for name in ("other", "control")}
+    assert compare.unequal(runs, runs["control"]) == ["other and control differ in seed."]
+
+
+def test_losses_of_another_model_are_refused(base):
+    save_losses(base, "student", np.ones(64), "0" * 64)
+    with pytest.raises(InputError, match="held-out losses are not of the model"):
+        read(base, "student")
+
+
+def test_losses_of_other_sequences_are_refused(base):
+    control, student = read(base, "control"), read(base, "student")
+    student.result["corpus"] = {"fingerprint": "d"}
+    with pytest.raises(InputError, match="different corpora"):
+        compare.check_comparable(student, control, base)
+    student.result["corpus"], student.losses = control.result["corpus"], np.ones(63)
+    with pytest.raises(InputError, match="different numbers of sequences"):
+        compare.check_comparable(student, control, base)
+    control.losses = np.ones(1)
+    with pytest.raises(InputError, match="one held-out sequence"):
+        compare.check_comparable(control, control, base)
+
+
+def test_an_array_that_does_not_fit_its_result_is_refused(base):
+    np.save(base / "results/eval/lm/student.npy", np.ones(64))
+    with pytest.raises(InputError, match="do not belong to the result"):
+        read(base, "student")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--runs", "student"], "--runs needs at least two runs"),
+        (["--runs", RUNS, "--control", "nobody"], "--control nobody is none of student, control"),
+        (["--runs", "a=x,a=y,b=z"], "--runs names a run twice"),
+    ],
+)
+def test_wrong_flags_are_explained(flags, message):
+    from data_utils.flags import parse
+
+    with pytest.raises(InputError, match=message):
+        parse(compare.Settings, flags, positional="base_path")
+
+
+def test_a_missing_result_ends_with_code_2_and_no_traceback(base):
+    (base / "results/eval/lm/student.json").unlink()
+    result = make.run("eval/compare.py", base, "--runs", RUNS, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith("ERROR there are no held-out losses of student")
+    assert "scripts/eval/lm.sh" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_stage_lists(tmp_path):
+    path = tmp_path / "stages.tsv"
+    path.write_text("stage\tartefact\tseconds\nCorpus\tplace\t3.5\n")
+    assert compare.read_stages(path) == [{"stage": "Corpus", "artefact": "place", "seconds": 3.5}]
+    path.write_text("Corpus\tplace\t3\nnonsense\n")
+    with pytest.raises(InputError, match="line 2 is no stage"):
+        compare.read_stages(path)

@@ -1,0 +1,182 @@
+"""Check finished artefacts byte by byte: checksums, counts, and the chain back to their inputs.
+
+    python3 tools/verify.py PATH ...
+    python3 tools/verify.py --adopt PATH ... [--tokenizer-path checkpoints/qwen/1.8B]
+
+PATHs are artefact folders or folders that hold some. --adopt checks corpora and models that were
+made by others and writes their manifest.json. Exit code 3 if anything is damaged.
+"""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from data_utils.start import use_project_python
+
+    use_project_python()
+
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from data_utils import artefact
+from data_utils.corpus import Corpus
+from data_utils.errors import ArtefactError, InputError, ProgramError
+from data_utils.flags import flag, parse
+from data_utils.tokenizer import load_tokenizer, tokenizer_fingerprint
+
+ROWS = 1 << 20  # index entries looked at in one go
+
+
+@dataclass
+class Settings:
+    """Check finished artefacts."""
+
+    paths: list[str] = flag([], "artefact folders, or folders that hold some")
+    adopt: list[str] = flag([], "corpora and models made by others: check and write a manifest")
+    tokenizer_path: str = flag("", "with --adopt: the tokenizer of the corpora")
+
+
+def main() -> None:
+    settings = parse(Settings, positional="paths...")
+    if not settings.paths and not settings.adopt:
+        raise InputError("no PATH is given", fix="python3 tools/verify.py PATH ...")
+    folders = [folder for path in settings.paths for folder in find(Path(path).resolve())]
+    adopted = [Path(path).resolve() for path in settings.adopt]
+    problems = [
+        problem
+        for folder in folders + adopted
+        for problem in check(folder, settings.tokenizer_path if folder in adopted else None)
+    ]
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise ArtefactError(
+            f"{len(problems)} of {len(folders + adopted)} artefacts are damaged (see above)",
+            fix="restore or remove what is damaged and run the stage that makes it again",
+        )
+    print(f"{len(folders + adopted)} artefacts are whole")
+
+
+def find(place: Path) -> list[Path]:
+    """The artefact folders at or below a place."""
+    if not place.is_dir():
+        raise InputError("there is no such folder", where=place, fix="give an artefact's folder")
+    found = sorted(path.parent for path in place.rglob(artefact.MANIFEST))
+    if not found:
+        raise InputError(
+            "there is no finished artefact",
+            where=place,
+            fix="finish it, or --adopt what was made by others",
+        )
+    return found
+
+
+def check(folder: Path, adopt_with: str | None) -> list[str]:
+    """Problems of one artefact, each a line; with a tokenizer path or "" it is adopted."""
+    try:
+        manifest = artefact.read_manifest(folder)
+        if manifest is None and adopt_with is not None:
+            manifest = adopt(folder, adopt_with)
+        for entry in tqdm(manifest["files"], desc=folder.name, unit="file", leave=False):
+            artefact.check_files(
+                folder, {**manifest, "files": [entry]}, "make it again", contents=True
+            )
+        check_counts(folder, manifest)
+        check_inputs(folder, manifest)
+    except ProgramError as error:
+        return [str(error)]
+    print(f"{manifest['kind']} {manifest['fingerprint'][:12]} is whole: {folder}")
+    return []
+
+
+def check_counts(folder: Path, manifest: dict) -> None:
+    """A corpus has the sequences and tokens its manifest says, and no row points outside."""
+    counts = manifest["counts"]
+    if manifest["kind"] != "corpus":
+        return
+    corpus = Corpus(folder)
+    found = {"sequences": len(corpus), "tokens": count_tokens(corpus)}
+    for name, value in found.items():
+        if counts.get(name, value) != value:
+            raise ArtefactError(
+                f"wrong number of {name}",
+                where=folder,
+                expected=counts[name],
+                found=value,
+                fix="make the corpus again",
+            )
+
+
+def count_tokens(corpus: Corpus) -> int:
+    """Tokens of all rows; rows must lie back to back inside their .bin."""
+    total = 0
+    for shard in corpus.shards:
+        expected = 0
+        for start in range(0, len(shard), ROWS):
+            lengths = np.asarray(shard.lengths[start : start + ROWS], np.int64)
+            offsets = expected + np.cumsum(lengths) - lengths
+            found = shard.offsets[start : start + ROWS] // shard.tokens.itemsize
+            bad = np.flatnonzero((found != offsets) | (lengths < 0))
+            if len(bad):
+                raise ArtefactError(
+                    f"row {start + int(bad[0])} does not begin where the one before it ends",
+                    where=f"{shard.prefix}.idx",
+                    fix="get or make the shard again",
+                )
+            expected += int(lengths.sum())
+        total += expected
+    return total
+
+
+def check_inputs(folder: Path, manifest: dict) -> None:
+    """Inputs that still lie where they lay must be the ones the artefact was made from."""
+    for name, entry in manifest["inputs"].items():
+        place = (folder / entry["path"]).resolve()
+        found = artefact.read_manifest(place) if place.is_dir() else None
+        if found is not None and found["fingerprint"] != entry["fingerprint"]:
+            raise ArtefactError(
+                f"its {name} in {place} is another one now",
+                where=folder,
+                expected=entry["fingerprint"][:12],
+                found=found["fingerprint"][:12],
+                fix="put the former one back, or run the stage again into a new folder",
+            )
+
+
+def adopt(folder: Path, tokenizer_path: str) -> dict:
+    """Write the manifest of a corpus or model that others made."""
+    if not folder.is_dir():
+        raise InputError("there is no such folder", where=folder, fix="give a corpus or a model")
+    if (folder / artefact.SETTINGS).exists():
+        raise ArtefactError(
+            "it is unfinished work of a stage here", where=folder, fix="run that stage to its end"
+        )
+    content: dict = {"made_by_others": True}
+    counts: dict = {}
+    if (folder / "config.json").exists():
+        kind = "model"
+    else:
+        kind, split = "corpus", "test" if (folder / "test_0.idx").exists() else "data"
+        corpus = Corpus(folder, split)
+        content |= {"max_length": corpus.max_length, "split": split}
+        counts = {"sequences": len(corpus), "tokens": count_tokens(corpus)}
+        if tokenizer_path:
+            tokenizer = load_tokenizer(Path(tokenizer_path).resolve())
+            content |= {"tokenizer": tokenizer_fingerprint(tokenizer)}
+            content |= {"eos_id": tokenizer.eos_token_id}
+    files = [
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in (artefact.LOCK, artefact.MANIFEST)
+    ]
+    output = artefact.Output(folder, kind, "tools/verify.py --adopt", content, {})
+    return output.finish(files, counts)
+
+
+if __name__ == "__main__":
+    from data_utils.start import run
+
+    run(main)
