@@ -2,9 +2,8 @@
 
 manifest.json is written last. Its fingerprint is the SHA-256 of canonical JSON over kind, format,
 the settings that matter to the content, counts, the inputs' fingerprints, and name, size and
-SHA-256 of each file: equal content has an equal fingerprint wherever and whenever it was made.
-A folder that this code has begun holds settings.json; one with neither file was made by others: it
-is read as it is and never written to.
+SHA-256 of each file. A folder that this code has begun holds settings.json; one with neither was
+made by others: it is read as it is and never written to.
 """
 
 import contextlib
@@ -12,27 +11,26 @@ import fcntl
 import hashlib
 import json
 import os
-import platform
 import shutil
 import socket
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any
 
 from data_utils.errors import ArtefactError, InputError
+from data_utils.versions import versions
 
 FORMAT = 1
 MANIFEST, SETTINGS, LOCK = "manifest.json", "settings.json", ".lock"
-PACKAGES = ("torch", "transformers", "deepspeed", "tokenizers", "numpy")
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO]:
     """Open a temporary file beside path; on success it is fsynced and renamed to path."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         with open(temporary, mode) as file:
             yield file
@@ -42,6 +40,13 @@ def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO]:
         fsync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, but: str) -> None:
+    """Remove atomic_file's temporary files of killed runs, except those with `but` in the name."""
+    for path in folder.rglob(".*.tmp"):
+        if but not in path.name and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def fsync_folder(folder: Path) -> None:
@@ -95,7 +100,7 @@ def read_manifest(folder: Path) -> dict | None:
     try:
         manifest = json.loads(path.read_text())
         good = manifest["fingerprint"] == fingerprint(manifest)
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         good = False
     if not good:
         raise ArtefactError(
@@ -118,9 +123,8 @@ def require(folder: Path, kind: str, fix: str, *, contents: bool = False) -> dic
             raise ArtefactError(f"the {kind} is unfinished", where=folder, fix=fix)
         return None
     if manifest["kind"] != kind:
-        raise InputError(
-            "wrong kind of artefact", where=folder, expected=kind, found=manifest["kind"], fix=fix
-        )
+        found = manifest["kind"]
+        raise InputError(f"this is no {kind}", where=folder, expected=kind, found=found, fix=fix)
     check_files(folder, manifest, fix, contents=contents)
     return manifest
 
@@ -131,11 +135,9 @@ def check_files(folder: Path, manifest: dict, fix: str, *, contents: bool) -> No
         path = folder / entry["name"]
         if not path.is_file():
             raise ArtefactError(f"a file of the {manifest['kind']} is missing", where=path, fix=fix)
-        size = path.stat().st_size
-        if size != entry["size"]:
-            raise ArtefactError(
-                "wrong file size", where=path, expected=entry["size"], found=size, fix=fix
-            )
+        size, expected = path.stat().st_size, entry["size"]
+        if size != expected:
+            raise ArtefactError("wrong size", where=path, expected=expected, found=size, fix=fix)
         if contents and sha256(path) != entry["sha256"]:
             raise ArtefactError("the file's checksum does not hold", where=path, fix=fix)
 
@@ -201,28 +203,29 @@ class Output:
         manifest = read_manifest(self.folder)
         if manifest is not None:
             self._same(manifest["content"], manifest["inputs"])
-            check_files(self.folder, manifest, self._again(), contents=False)
+            check_files(self.folder, manifest, self._again, contents=False)
             self.done = True
             return self
         begun = self.folder / SETTINGS
+        # Listed first: another worker may begin the folder at this very moment.
+        there = list(self.folder.iterdir()) if self.folder.is_dir() else []
         if begun.exists():
-            former = json.loads(begun.read_text())
-            self._same(former["content"], former["inputs"])
-        elif self.folder.is_dir() and any(p.name != LOCK for p in self.folder.iterdir()):
+            self._same(*self._former(begun))
+        elif any(path.name != LOCK and not path.match(".*.tmp") for path in there):
             raise InputError(
                 "the folder has files that this program did not make",
                 where=self.folder,
                 fix="choose another output folder",
             )
+        remove_leftovers(self.folder, but=".json.")  # another worker may be writing those
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_json(
-            begun,
-            {"content": self.content, "inputs": self._inputs(), "made_by": self._made_by()},
-        )
+        settings = {"content": self.content, "inputs": self._inputs(), "made_by": self._made_by()}
+        write_json(begun, settings)
         return self
 
     def finish(self, files: list[str], counts: dict, report: dict | None = None) -> dict:
         """Write the manifest over the named files; from here on the artefact is finished."""
+        remove_leftovers(self.folder, but=f".{SETTINGS}.")
         manifest = {
             "kind": self.kind,
             "format": FORMAT,
@@ -239,10 +242,10 @@ class Output:
         return manifest
 
     def _inputs(self) -> dict:
-        return {
-            name: {**entry, "path": os.path.relpath(folder, self.folder)}
-            for name, (folder, entry) in self.inputs.items()
+        place = {
+            name: os.path.relpath(folder, self.folder) for name, (folder, _) in self.inputs.items()
         }
+        return {name: {**entry, "path": place[name]} for name, (_, entry) in self.inputs.items()}
 
     def _made_by(self) -> dict:
         return {
@@ -252,6 +255,15 @@ class Output:
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
 
+    def _former(self, begun: Path) -> tuple[dict, dict]:
+        """Content and inputs that the folder was begun with."""
+        try:
+            former = json.loads(begun.read_text())
+            return dict(former["content"]), dict(former["inputs"])
+        except (ValueError, KeyError, TypeError):
+            raise ArtefactError("settings are damaged", where=begun, fix=self._again) from None
+
+    @property
     def _again(self) -> str:
         return f"remove the folder and run {self.program} again"
 
@@ -286,12 +298,3 @@ def copy_file(source: Path, target: Path) -> None:
     """Copy a file atomically."""
     with open(source, "rb") as reader, atomic_file(target) as writer:
         shutil.copyfileobj(reader, writer)
-
-
-def versions() -> dict:
-    """Versions of Python and of the packages that can change a result."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found

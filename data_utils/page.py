@@ -22,7 +22,7 @@ h1 { font-size: 1.7rem; margin: 0 0 .6rem; } h2 { font-size: 1.25rem; margin: 2.
 ul.findings { font-size: 1.05rem; padding-left: 1.2rem; } ul.findings li { margin: .25rem 0; }
 figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; display: block; }
 figcaption, .from { color: #5a6573; font-size: .85rem; }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; margin-top: .8rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .28rem .7rem; border-bottom: 1px solid #dfe4ea; text-align: left; }
 th { border-bottom: 2px solid #aab4c0; vertical-align: bottom; }
@@ -183,7 +183,7 @@ def plot_png(figure) -> bytes:
     from matplotlib import pyplot
 
     file = io.BytesIO()
-    figure.savefig(file, dpi=110, format="png", metadata={"Software": str(id(figure))})
+    figure.savefig(file, dpi=110, format="png", metadata={"Software": None})
     pyplot.close(figure)
     return file.getvalue()
 

@@ -73,7 +73,8 @@ def check_pair(teacher: Scores, reference: Scores) -> None:
                 found=b,
                 fix="score both with the same DATA_DIR and SCORE_SHARDS",
             )
-    if teacher.manifest["inputs"]["model"] == reference.manifest["inputs"]["model"]:
+    models = {s.manifest["inputs"]["model"]["fingerprint"] for s in (teacher, reference)}
+    if len(models) == 1:
         raise InputError(
             "teacher and reference are the same model",
             where=reference.folder,

@@ -16,6 +16,7 @@ if __name__ == "__main__":
 
     use_project_python()
 
+import contextlib
 import os
 import signal
 from dataclasses import asdict, dataclass
@@ -196,8 +197,9 @@ def work(job: Job, settings: Settings) -> None:
         f"{len(job.blocks.missing())} of {job.blocks.count} blocks to do",
         flush=True,
     )
-    with tqdm(total=len(corpus), unit="seq", desc=job.output.folder.name, mininterval=1) as bar:
-        for block in job.blocks.take():
+    bar = tqdm(total=len(corpus), unit="seq", desc=job.output.folder.name, mininterval=1)
+    with bar, contextlib.closing(job.blocks.take()) as blocks:  # a stop gives its claim back
+        for block in blocks:
             rows = np.arange(block * size, min((block + 1) * size, len(corpus)))
             done = len(corpus) - min(len(job.blocks.missing()) * size, len(corpus))
             bar.update(done - bar.n)

@@ -8,6 +8,7 @@ the same size from the same scored rows.
 """
 
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +115,8 @@ def open_store(store: Path, corpus: Corpus) -> dict:
 def choose(r: np.ndarray, settings: Settings) -> np.ndarray:
     """Positions of the selected rows among the scored ones: floor(ratio x defined rows)."""
     defined = ~np.isnan(r)
-    keep = int(np.floor(settings.ratio * int(defined.sum())))
+    # As it is written: 0.29 x 100 is 28.999999999999996 in floating point.
+    keep = int(Fraction(str(settings.ratio)) * int(defined.sum()))
     if settings.criterion == "random":
         keys = np.random.default_rng(settings.seed).random(len(r))
         r = np.where(defined, keys, np.nan)

@@ -14,4 +14,4 @@ fi
 ruff format --check .
 ruff check .
 git ls-files -co --exclude-standard '*.sh' .ci/run | xargs shellcheck
-python -m pytest -n 2 -m "$selection" "$@"
+python -m pytest -n 2 --dist loadfile -m "$selection" "$@"

@@ -1,4 +1,4 @@
-"""The chunker's oracle: FACTS 5 written down token by token, slow and obvious."""
+"""The chunker's oracle: the rules written down token by token, slow and obvious."""
 
 from collections import Counter
 from functools import cache

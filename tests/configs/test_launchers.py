@@ -1,4 +1,4 @@
-"""The launchers' numbers (FACTS, section 3), and how a launcher makes flags (DESIGN, section 3)."""
+"""The launchers' numbers, and how a launcher makes flags of variables."""
 
 import os
 import shutil

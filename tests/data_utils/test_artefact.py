@@ -149,7 +149,7 @@ def test_damage_is_an_error_that_names_the_file(tmp_path):
     make(tmp_path / "a")
     path = tmp_path / "a/data_0.bin"
     for data, contents, message in (
-        (b"1", False, "wrong file size in .*data_0.bin: expected 2, found 1"),
+        (b"1", False, "wrong size in .*data_0.bin: expected 2, found 1"),
         (b"99", True, "checksum does not hold in .*data_0.bin"),
     ):
         path.write_bytes(data)

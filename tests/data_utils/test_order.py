@@ -38,13 +38,13 @@ def test_permute_mixes_and_depends_on_its_key():
     assert permute(np.arange(8), 8, "10/0").tolist() == FROZEN
 
 
-FROZEN = [0, 6, 1, 7, 3, 2, 5, 4]
+FROZEN = [1, 2, 6, 5, 4, 7, 3, 0]
 
 
 @settings(FAST, max_examples=100)
 @given(st.integers(1, 60), st.integers(0, 200), st.integers(1, 40))
 def test_without_shuffle_the_corpus_repeats(n_rows, step, global_batch):
-    """Step s uses rows 512 s .. 512 s + 511, and a step may straddle epochs (FACTS 3)."""
+    """Step s uses rows 512 s .. 512 s + 511, and a step may straddle epochs."""
     first = step * global_batch
     expected = [sample % n_rows for sample in range(first, first + global_batch)]
     assert rows_of(step_samples(step, global_batch), n_rows).tolist() == expected

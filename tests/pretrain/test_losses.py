@@ -1,4 +1,4 @@
-"""The chunked loss against full logits, and which positions count (FACTS, section 4)."""
+"""The chunked loss against full logits, and which positions count."""
 
 import json
 

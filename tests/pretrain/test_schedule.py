@@ -1,4 +1,4 @@
-"""The learning rate against transformers' cosine_with_min_lr (FACTS, section 3)."""
+"""The learning rate against transformers' cosine_with_min_lr."""
 
 import pytest
 import torch

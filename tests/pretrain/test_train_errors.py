@@ -1,4 +1,4 @@
-"""What goes wrong in pre-training ends with one message and its own exit code (DESIGN, section 6).
+"""What goes wrong in pre-training ends with one message and its own exit code.
 
 With one process and with two; where it matters that workers run, torchrun has started them.
 """

@@ -203,6 +203,7 @@ def test_smollm2_for_real(tmp_path):
         assert (kind.eos_token_id, kind.pad_token_id, kind.bos_token_id) == (0, 0, None)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert tokenizer("a<|endoftext|>")["input_ids"][1:] == [0]
+    assert tokenizer.tokenize("x\n\n12") == ["x", "ĊĊ", "1", "2"]  # with GPT-2's rule Ċ, Ċ
     rows = [tokenizer(text)["input_ids"][:128] for text in topics.values() if len(text) > 2000]
     ids = torch.tensor(rows[:16])
     with torch.inference_mode():  # 3.23 was seen; with the query weights in a wrong order 9.3

@@ -1,0 +1,247 @@
+"""Scoring: the store against full logits, whoever computes it and however often it is killed."""
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from data_utils import artefact
+from data_utils.corpus import Corpus
+from data_utils.errors import ArtefactError, InputError
+from data_utils.tokenizer import load_tokenizer
+from miniplm.scores import SUFFIX, Scores, write_block
+from tests import make, programs
+
+VOCAB, EOS, ROWS, LONGEST, SHARD, RARE = 600, 0, 61, 33, 21, 599
+MODEL = {**make.qwen_config(VOCAB), "tie_word_embeddings": False}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    base = tmp_path_factory.mktemp("base path")
+    tokenizer = make.train_tokenizer(base / "tokenizer", make.documents(50), VOCAB)
+    rows = [np.minimum(row, RARE - 1) for row in make.text_rows(tokenizer, ROWS, LONGEST)]
+    rows[46] = np.concatenate([rows[46][:9], [RARE], rows[46][:9]])
+    make.save_corpus(base / "corpus", rows, tokenizer, max_length=LONGEST, shard_size=SHARD)
+    make.save_corpus(base / "long", rows * 10, tokenizer, max_length=LONGEST, shard_size=305)
+    make.save_model(base / "teacher", MODEL, 1, tokenizer)
+    poisoned = make.save_model(base / "poisoned", MODEL, 1, tokenizer)
+    weights = load_file(poisoned / "model.safetensors")
+    weights["model.embed_tokens.weight"][RARE] = float("nan")  # met as input, in row 46 only
+    save_file(weights, poisoned / "model.safetensors", metadata={"format": "pt"})
+    return base
+
+
+def flags(save: str, **changes: object) -> list:
+    settings = {
+        "model_path": "teacher",
+        "data_dir": "corpus",
+        "save": save,
+        "block_size": 8,
+        "tokens_per_batch": 200,
+        **changes,
+    }
+    return [w for k, v in settings.items() for w in (f"--{k.replace('_', '-')}", v)]
+
+
+def score(base: Path, save: str, **changes: object) -> programs.Program:
+    return programs.call(base, "miniplm.score", base, *flags(save, **changes))
+
+
+def refused(run: programs.Program, code: int, *parts: str) -> None:
+    assert run.code == code, run.errors
+    lines = [line for line in run.errors.splitlines() if line.startswith("ERROR")]
+    assert len(lines) == 1 and all(part in lines[0] for part in parts), run.errors
+
+
+@pytest.fixture(scope="module")
+def expected(base) -> tuple[np.ndarray, np.ndarray]:
+    """(means [n] of the counted log-probabilities, counts [n]) from full logits, row by row."""
+    model = AutoModelForCausalLM.from_pretrained(base / "teacher").eval()
+    corpus = Corpus(base / "corpus")
+    means, counts = np.zeros(len(corpus)), np.zeros(len(corpus), int)
+    for number in range(len(corpus)):
+        row = torch.tensor(corpus.row(number).astype(np.int64))
+        with torch.no_grad():
+            log_probs = model(row[None, :-1]).logits[0].double().log_softmax(-1)
+        found = [float(log_probs[i, row[i + 1]]) for i in range(len(row) - 1) if row[i] != EOS]
+        counts[number] = len(found)
+        means[number] = np.mean(found) if found else 0.0
+    assert (counts == 0).sum() >= 2
+    return means, counts
+
+
+def check_store(folder: Path, expected: tuple, first: int = 0, last: int = ROWS) -> None:
+    sums, counts = Scores(folder, "").read()
+    artefact.require(folder, "scores", "", contents=True)
+    means, expected_counts = (part[first:last] for part in expected)
+    assert (counts == expected_counts).all()
+    assert np.abs(sums / np.maximum(counts, 1) - means).max() < 1e-5
+    assert not list(folder.glob(".block*")) and not list(folder.glob(".cl*"))
+
+
+@pytest.mark.parametrize("block_size, tokens_per_batch", [(8, 64), (7, 16_384), (1000, 1)])
+def test_store_equals_full_logits(base, expected, block_size, tokens_per_batch):
+    save = f"scores/b{block_size}-{tokens_per_batch}"
+    run = score(base, save, block_size=block_size, tokens_per_batch=tokens_per_batch)
+    assert run.code == 0, run.errors
+    check_store(base / save, expected)
+    manifest = artefact.read_manifest(base / save)
+    undefined = int((expected[1] == 0).sum())
+    counts = {"sequences": ROWS, "first_row": 0, "without_counted_tokens": undefined}
+    assert manifest["counts"] == counts
+    again = score(base, save, block_size=block_size, tokens_per_batch=tokens_per_batch)
+    assert again.code == 0 and "is there already" in again.output
+
+
+def test_some_of_the_shards(base, expected):
+    assert score(base, "scores/part", shards="1:2").code == 0
+    check_store(base / "scores/part", expected, SHARD, 2 * SHARD)
+    store = Scores(base / "scores/part", "")
+    assert (store.first_row, store.shards, len(store)) == (SHARD, (1, 2), SHARD)
+    assert score(base, "scores/rest", shards="2:200").code == 0  # what is there of them
+    check_store(base / "scores/rest", expected, 2 * SHARD)
+
+
+def test_two_workers_share_a_job(base, expected):
+    """On the longer corpus, ten times the rows, so that both are there before its end."""
+    slow = {"data_dir": "long", "tokens_per_batch": 1, "block_size": 5}
+    runs = [
+        programs.start(base, "miniplm.score", base, *flags("scores/two", **slow)) for _ in range(2)
+    ]
+    assert [run.wait().code for run in runs] == [0, 0], runs[0].errors + runs[1].errors
+    check_store(base / "scores/two", tuple(np.tile(part, 10) for part in expected), last=10 * ROWS)
+    assert all(" blocks to do" in run.output for run in runs)  # both took part
+    assert sum("sequences scored" in run.output for run in runs) == 1  # and one finished it
+
+
+def wait_for_blocks(folder: Path, count: int, run: programs.Program) -> None:
+    while len(list(folder.glob(f"block_*{SUFFIX}"))) < count:
+        assert run.running, run.errors
+        time.sleep(0.005)
+
+
+def blocks(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob(f"block_*{SUFFIX}")}
+
+
+def test_killed_and_started_again(base, expected):
+    """kill -9, then SIGTERM, then to the end: finished blocks are never computed again."""
+    folder = base / "scores/killed"
+    slow = {"data_dir": "long", "tokens_per_batch": 1, "block_size": 61}
+    run = programs.start(base, "miniplm.score", base, *flags("scores/killed", **slow))
+    wait_for_blocks(folder, 2, run)
+    run.process.kill()
+    assert run.wait().code == -signal.SIGKILL
+    before = blocks(folder)
+    assert 2 <= len(before) < 10
+    assert not (folder / artefact.MANIFEST).exists()
+    with pytest.raises(ArtefactError, match="unfinished"):
+        Scores(folder, "")
+    for claim in folder.glob(".claim_*"):  # as if the time of a heartbeat had passed
+        claim.unlink()
+    run = programs.start(base, "miniplm.score", base, *flags("scores/killed", **slow))
+    wait_for_blocks(folder, len(before) + 2, run)
+    run.process.terminate()
+    assert run.wait().code == 75 and "STOPPED by SIGTERM" in run.errors
+    assert "Traceback" not in run.errors and len(blocks(folder)) < 10
+    assert not list(folder.glob(".claim_*"))  # the next start does not wait for this one
+    run = programs.call(base, "miniplm.score", base, *flags("scores/killed", **slow))
+    assert run.code == 0, run.errors
+    after = blocks(folder)
+    assert all(after[name] == content for name, content in before.items())
+    check_store(folder, tuple(np.tile(part, 10) for part in expected), last=10 * ROWS)
+
+
+def test_a_score_that_is_no_number_names_the_row(base):
+    """The message shows in which shard the row lies and how its text begins."""
+    run = score(base, "scores/nan", model_path="poisoned")
+    row = Corpus(base / "corpus").row(46)
+    beginning = json.dumps(load_tokenizer(base / "tokenizer").decode(row[:24].tolist()))
+    refused(run, 3, "score is nan", "row 4 of data_2", beginning[1:-1])
+
+
+def test_mistakes(base, tmp_path):
+    other = make.train_tokenizer(tmp_path / "other", make.documents(20, seed=5), VOCAB)
+    make.save_model(base / "foreign", MODEL, 1, other)
+    refused(score(base, "x", model_path="foreign"), 2, "tokenizer is not the corpus's")
+    small = {**MODEL, "vocab_size": RARE}
+    tokenizer = base / "tokenizer"
+    make.save_model(base / "small", small, 1, tokenizer)
+    refused(score(base, "x", model_path="small"), 2, "vocab_size at least 600")
+    refused(score(base, "x", data_dir="nowhere"), 2, "no corpus", "nowhere")
+    refused(score(base, "x", model_path="nowhere"), 2, "no model", "nowhere")
+    refused(score(base, "x", shards="3:9"), 2, "the corpus has 3 shards")
+    refused(score(base, "x", shards="2:2"), 2, "range of shards")
+    refused(score(base, "x", block_size=0), 2, "--block-size")
+    refused(score(base, "x", batch=3), 2, "--batch")
+    assert not (base / "x").exists()
+
+
+def test_changed_settings_are_refused(base):
+    folder = base / "scores/changed"
+    assert score(base, "scores/changed").code == 0
+    for change in ({"block_size": 9}, {"tokens_per_batch": 99}, {"shards": "0:1"}):
+        refused(score(base, "scores/changed", **change), 2, "begun with another")
+    refused(score(base, "scores/changed", data_dir="long"), 2, "another")
+    (folder / artefact.MANIFEST).unlink()  # and the same of a store that is not finished
+    refused(score(base, "scores/changed", block_size=9), 2, "begun with another block_size")
+    refused(score(base, "scores/changed", model_path="poisoned"), 2, "made from another model")
+    assert score(base, "scores/changed").code == 0
+
+
+def test_a_reference_does_not_score_what_it_was_trained_on(base):
+    split = ["--data-dir", "corpus", "--save", "ref", "--shards", "1:3"]
+    assert programs.call(base, "tools.split_ref_data", base, *split).code == 0
+    (base / "model.json").write_text((base / "teacher/config.json").read_text())
+    train = "--total-steps 1 --warmup-steps 0 --global-batch 2 --micro-batch 2 --save reference"
+    train += " --data-dir ref --model-config model.json --tokenizer-path tokenizer"
+    run = programs.call(base, "pretrain.train", base, *train.split())
+    assert run.code == 0, run.errors
+    for change in ({}, {"shards": "0:2"}, {"data_dir": "ref"}):
+        run = score(base, "scores/own", model_path="reference", **change)
+        refused(run, 2, "was trained on some of the sequences")
+    run = score(base, "scores/own", model_path="reference", shards="0:1")
+    assert run.code == 0, run.errors
+    run = score(base, "scores/allowed", model_path="reference", allow_reference_data="true")
+    assert run.code == 0, run.errors
+
+
+def test_a_damaged_store_is_not_read(base, tmp_path):
+    corpus = base / "corpus"
+    sums, counts = [-1.0, np.nan, -3.0, -4.0, -5.0], [1, 0, 1, 1, 1]
+    good = make.save_scores(tmp_path / "good", corpus, "m", sums, counts)
+    assert Scores(good, "").read()[1].tolist() == counts  # NaN where nothing counts is no fault
+    counts[1] = 2
+    bad = make.save_scores(tmp_path / "bad", corpus, "m", sums, counts)
+    with pytest.raises(ArtefactError, match="score of row 1 is nan"):
+        Scores(bad, "").read()
+    block = good / f"block_000001{SUFFIX}"
+    whole = block.read_bytes()
+    block.write_bytes(whole[:-1])
+    with pytest.raises(ArtefactError, match="wrong.* size"):
+        Scores(good, "")
+    block.write_bytes(b"x" * len(whole))
+    with pytest.raises(ArtefactError, match="cannot be read"):
+        Scores(good, "").read()
+    block.unlink()
+    with pytest.raises(ArtefactError, match="missing"):
+        Scores(good, "")
+    with pytest.raises(InputError, match="there is no scores"):
+        Scores(tmp_path / "nowhere", "")
+    short = make.save_scores(tmp_path / "short", corpus, "m", [-1.0] * 8, [1] * 8)
+    path = short / f"block_000001{SUFFIX}"
+    write_block(path, np.zeros(3, np.float32), np.ones(3, np.int32), "CPU, fp32")
+    (short / artefact.MANIFEST).unlink()
+    names = [path.name for path in short.glob(f"block_*{SUFFIX}")]
+    content = {"type": "log-probabilities", "shards": [0, 1], "block_size": 4}
+    output = artefact.Output(short, "scores", "", content, {})
+    output.finish(names, {"sequences": 8, "first_row": 0})
+    with pytest.raises(ArtefactError, match="wrong number of rows"):
+        Scores(short, "").read()

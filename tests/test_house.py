@@ -1,0 +1,71 @@
+"""The house rules: programs render their help, imports go one way, files stay small.
+
+.venv/bin/python -m pytest tests/test_house.py
+"""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data_utils.start import CODE_ROOT
+
+FILES = [
+    path
+    for folder in ("data_utils", "pretrain", "miniplm", "eval", "tools", "scripts", "figures")
+    for path in sorted((CODE_ROOT / folder).rglob("*.py"))
+]
+PROGRAMS = [p for p in FILES if 'if __name__ == "__main__":' in p.read_text()]
+MAY_IMPORT = {
+    "data_utils": {"data_utils"},
+    "pretrain": {"data_utils", "pretrain"},
+    "miniplm": {"data_utils", "pretrain", "miniplm"},
+    "eval": {"data_utils", "pretrain", "miniplm", "eval"},
+    "tools": {"data_utils", "pretrain", "miniplm", "eval", "tools"},
+    "scripts": {"data_utils", "miniplm"},
+    "figures": {"data_utils"},
+}
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(CODE_ROOT))
+
+
+@pytest.mark.parametrize("program", [p for p in PROGRAMS if "figures" not in name(p)], ids=name)
+def test_every_program_renders_its_help_from_another_folder(program, tmp_path):
+    shown = subprocess.run(
+        [sys.executable, program, "--help"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert shown.returncode == 0 and "usage:" in shown.stdout, shown.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_imports_go_one_way_and_files_are_small(path):
+    text = path.read_text()
+    imported = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            imported.add(node.module.split(".")[0])
+    package = path.relative_to(CODE_ROOT).parts[0]
+    assert (imported & set(MAY_IMPORT)) <= MAY_IMPORT[package]
+    assert "tests" not in imported
+    assert package == "pretrain" or "deepspeed" not in imported - {package}
+    assert package != "data_utils" or "torch" not in imported
+    assert path.stem not in sys.stdlib_module_names and path.stem != "utils"
+    assert len(text.splitlines()) <= 300
+
+
+def test_deepspeed_is_imported_in_one_place():
+    using = {name(p) for p in FILES if "import deepspeed" in p.read_text()}
+    assert using == {"pretrain/engine.py"}
+
+
+def test_launchers_are_short():
+    for path in (CODE_ROOT / "scripts").rglob("*.sh"):
+        if path.name not in ("common.sh", "quickstart.sh", "test.sh"):
+            assert len(path.read_text().splitlines()) <= 30, path
