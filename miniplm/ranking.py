@@ -5,6 +5,7 @@ taken from order statistics (a partition of one copy) and passes over pieces of 
 """
 
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 
 import numpy as np
 
@@ -86,3 +87,8 @@ def find_equal(values: np.ndarray, value: float, number: int) -> int:
             return at.start + int(equal[number])
         number -= len(equal)
     raise ValueError(f"there are not that many values equal to {value}")
+
+
+def keep_count(ratio: float, defined: int) -> int:
+    """floor(ratio x defined), of the ratio as it is written: in floats 0.29 x 100 is below 29."""
+    return int(Fraction(str(ratio)) * defined)

@@ -8,7 +8,6 @@ the same size from the same scored rows.
 """
 
 from dataclasses import asdict, dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from data_utils.flags import base_folder, flag, parse, under
 from data_utils.shards import write_shard
 from data_utils.tokenizer import copy_tokenizer
 from miniplm.difference import FILE
-from miniplm.ranking import top
+from miniplm.ranking import keep_count, top
 
 PROGRAM = "scripts/miniplm/difference_sampling/construct_pretrain_data.py"
 FIX = "run scripts/miniplm/difference_sampling/compute_difference_scores.py"
@@ -115,8 +114,7 @@ def open_store(store: Path, corpus: Corpus) -> dict:
 def choose(r: np.ndarray, settings: Settings) -> np.ndarray:
     """Positions of the selected rows among the scored ones: floor(ratio x defined rows)."""
     defined = ~np.isnan(r)
-    # As it is written: 0.29 x 100 is 28.999999999999996 in floating point.
-    keep = int(Fraction(str(settings.ratio)) * int(defined.sum()))
+    keep = keep_count(settings.ratio, int(defined.sum()))
     if settings.criterion == "random":
         keys = np.random.default_rng(settings.seed).random(len(r))
         r = np.where(defined, keys, np.nan)
