@@ -27,6 +27,7 @@ class Blocks:
     count: int
     suffix: str
     worker: str = field(default_factory=lambda: f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}")
+    held: Path | None = None  # the claim of the block in work
 
     def path(self, block: int) -> Path:
         """The published file of a block."""
@@ -54,6 +55,13 @@ class Blocks:
 
     def take(self) -> Iterator[int]:
         """Claimed blocks to compute, until all are published by this or by other workers."""
+        try:
+            yield from self._take()
+        finally:  # a signal may come between a claim and its heartbeat
+            if self.held is not None:
+                self.held.unlink(missing_ok=True)
+
+    def _take(self) -> Iterator[int]:
         while missing := self.missing():
             # Workers start at different places, so that they seldom reach for the same claim.
             start = hash(self.worker) % len(missing)
@@ -68,7 +76,7 @@ class Blocks:
                 time.sleep(1.0)
 
     def _claim(self, block: int) -> bool:
-        claim = self._claim_path(block)
+        claim = self.held = self._claim_path(block)
         try:
             os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
             return True
@@ -77,6 +85,7 @@ class Blocks:
                 if self._now() - claim.stat().st_mtime > STALE:
                     os.utime(claim)  # the taker's own heartbeat begins; a rare twin does no harm
                     return True
+        self.held = None
         return False
 
     def _claim_path(self, block: int) -> Path:

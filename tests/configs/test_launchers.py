@@ -53,7 +53,7 @@ def words(echo, launcher, *arguments, cwd="/", **variables) -> list[str]:
     environment = {"PATH": os.environ["PATH"], "PYTHON": str(echo), "NPROC": "1", **variables}
     environment = {name: value for name, value in environment.items() if value is not None}
     result = subprocess.run(
-        ["bash", CODE_ROOT / launcher, *arguments],
+        ["bash", launcher if launcher.startswith("..") else CODE_ROOT / launcher, *arguments],
         env=environment,
         cwd=cwd,
         capture_output=True,
