@@ -1,17 +1,31 @@
 """Cut each source's stream of tokens into sequences that end where a sentence ends.
 
 The rules are those of the original MiniPLM corpus (its tokenize_pile.py): a buffer a source; while
-it holds a full sequence, cut after the last token at which a sequence may end.
+it holds a full sequence, cut after the last token at which a sequence may end. Each document ends
+with end-of-text, at which a sequence may end, so that a cut never depends on a later document, and
+many documents can be cut at once.
 """
 
+from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from data_utils.tokenizer import SentenceEnds
 
 DOCUMENT_LIMIT = 2000  # sequences written for one document
+ALONE, WITH_SPACE, SPACE = 1, 2, 4  # may end a sequence, may before a space, has a space
+
+
+class Sequences(NamedTuple):
+    """stream[starts[i]:ends[i]] is sequence i (without BOS), completed by document documents[i]."""
+
+    stream: np.ndarray
+    starts: np.ndarray
+    ends: np.ndarray
+    documents: np.ndarray
 
 
 @dataclass
@@ -24,41 +38,62 @@ class Chunker:
     tables: SentenceEnds
     eos_id: int
     max_length: int
-    bos_id: int | None = None
+    dtype: np.dtype
+    with_bos: bool = False
     buffers: dict[str, np.ndarray] = field(default_factory=dict)
     documents_cut: Counter[str] = field(default_factory=Counter)
     tokens_dropped: Counter[str] = field(default_factory=Counter)  # by the rules, buffers apart
 
-    def add(self, source: str, ids: np.ndarray) -> list[np.ndarray]:
-        """Append a document (ids [n] without end-of-text); returns the sequences it completes."""
-        former = self.buffers.get(source, np.empty(0, np.int64))
-        buffer = np.concatenate([former, np.asarray(ids, np.int64), [self.eos_id]])
-        bos = [] if self.bos_id is None else [self.bos_id]
-        limit = self.max_length - len(bos)
-        chunks, start = [], 0
-        if len(buffer) >= limit:
-            ends = self._last_end(buffer)
-            while len(buffer) - start >= limit:
-                end = ends[start + limit - 1] + 1
-                if end <= start:
-                    end = start + limit
-                if end - start + len(bos) <= 1:
-                    self.tokens_dropped[source] += 1
-                elif len(chunks) == DOCUMENT_LIMIT:
-                    self.documents_cut[source] += 1
-                    self.tokens_dropped[source] += len(buffer) - start
-                    start = len(buffer)
-                    break
-                else:
-                    chunks.append(np.concatenate([bos, buffer[start:end]]).astype(np.int64))
-                start = end
-        self.buffers[source] = buffer[start:].copy()
-        return chunks
+    def __post_init__(self) -> None:
+        ends, space = self.tables.ends, self.tables.space
+        alone = ends & (self.tables.newline | space)
+        self.flags = (ALONE * alone + WITH_SPACE * ends + SPACE * space).astype(np.uint8)
+        self.flags[self.eos_id] |= ALONE
 
-    def _last_end(self, buffer: np.ndarray) -> np.ndarray:
-        """For every position the last one up to it at which a sequence may end, -1 for none."""
-        space = self.tables.space[buffer]
-        next_space = np.append(space[1:], True)  # with no next token a sentence's end suffices
-        may_end = self.tables.ends[buffer] & (self.tables.newline[buffer] | space | next_space)
-        may_end |= buffer == self.eos_id
-        return np.maximum.accumulate(np.where(may_end, np.arange(len(buffer)), -1))
+    def add(self, source: str, documents: list[np.ndarray]) -> Sequences:
+        """Append documents (ids without the end-of-text after each); what they complete."""
+        eos = np.array([self.eos_id], self.dtype)
+        parts = [self.buffers.get(source, eos[:0])]
+        for document in documents:
+            parts += [document, eos]
+        stream = np.concatenate(parts, dtype=self.dtype, casting="unsafe")
+        sizes = [len(document) + 1 for document in documents]
+        document_ends = (len(parts[0]) + np.cumsum(sizes, dtype=np.int64)).tolist()
+        places = np.flatnonzero(self.may_end(stream)).tolist()
+        starts, ends, numbers, rest = self._cut(source, len(stream), document_ends, places)
+        self.buffers[source] = stream[rest:].copy()
+        return Sequences(stream, *(np.array(a, np.int64) for a in (starts, ends, numbers)))
+
+    def may_end(self, stream: np.ndarray) -> np.ndarray:
+        """[len(stream)] bool: whether a sequence may end with this token."""
+        flags = self.flags[stream]
+        followed = np.append(flags[1:] >= SPACE, True)  # no next token: a sentence's end suffices
+        return (flags & ALONE).view(bool) | ((flags & WITH_SPACE > 0) & followed)
+
+    def _cut(
+        self, source: str, size: int, document_ends: list[int], places: list[int]
+    ) -> tuple[list[int], list[int], list[int], int]:
+        """Starts, ends and document numbers of the sequences, and where the new buffer starts."""
+        limit = self.max_length - self.with_bos
+        starts, ends, numbers = [], [], []
+        start = document = written = place = 0
+        while start + limit <= size:
+            while document_ends[document] < start + limit:  # which document fills the sequence
+                document, written = document + 1, 0
+            place = bisect_left(places, start + limit, place)
+            end = places[place - 1] + 1 if place else 0
+            if end <= start:
+                end = start + limit
+            if end - start + self.with_bos <= 1:
+                self.tokens_dropped[source] += end - start
+            elif written == DOCUMENT_LIMIT:
+                self.documents_cut[source] += 1
+                end = document_ends[document]
+                self.tokens_dropped[source] += end - start
+            else:
+                starts.append(start)
+                ends.append(end)
+                numbers.append(document)
+                written += 1
+            start = end
+        return starts, ends, numbers, start

@@ -215,6 +215,8 @@ def mixed_texts(size: int) -> list[str]:
     files = [*sorted(library.glob("*.py")), *sorted(packages.glob("*.dist-info/METADATA"))]
     files += sorted(packages.glob("*.dist-info/licenses/LICENSE*"))
     files += sorted((library / "idlelib").glob("*.txt"))
+    if size > 2_000_000:
+        files += sorted(packages.glob("*/**/*.py"))
     random.Random(1).shuffle(files)
     texts, sizes = [SCRIPTS * 20, "", EOS, f"one.{EOS}two", "x" * 5000, "\n" * 300], 0
     for path in files:

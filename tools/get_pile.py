@@ -24,8 +24,8 @@ from typing import Any, Literal
 from data_utils import artefact
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
+from data_utils.text import Documents, document_writer, file_name, text_files
 from tools import hub, pile_stream
-from tools.text_files import Documents, document_writer, file_name, text_files
 
 PROGRAM = "tools/get_pile.py"
 

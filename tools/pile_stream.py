@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from data_utils import artefact
 from data_utils.errors import ArtefactError
+from data_utils.text import check_document, document_writer, file_name
 from tools import hub
-from tools.text_files import check_document, document_writer, file_name
 
 PROGRESS = "progress.json"
 REPOSITORY = "monology/pile-uncopyrighted"

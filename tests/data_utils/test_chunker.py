@@ -52,12 +52,31 @@ def tiny_tokenizer():
     )
 
 
-def compare(fast: Chunker, slow: SlowChunker, documents) -> None:
-    """Feed both the same documents; sequences, buffers and counts must agree all the way."""
-    for source, ids in documents:
-        found = [sequence.tolist() for sequence in fast.add(source, np.array(ids, np.int64))]
-        assert found == slow.add(source, ids)
-        assert fast.buffers[source].tolist() == slow.buffers[source]
+def new_chunker(tokenizer, tables, max_length, bos_id=None) -> Chunker:
+    return Chunker(tables, tokenizer.eos_token_id, max_length, np.dtype("<i4"), bos_id is not None)
+
+
+def add(chunker: Chunker, source, documents, bos_id=None) -> dict[int, list[list[int]]]:
+    """Sequences by the document that completed them; documents: number to ids."""
+    found = chunker.add(source, [np.array(ids, np.uint32) for ids in documents.values()])
+    numbers, sequences = list(documents), {number: [] for number in documents}
+    bos = [] if bos_id is None else [bos_id]
+    for start, end, place in zip(found.starts, found.ends, found.documents, strict=True):
+        sequences[numbers[place]].append(bos + found.stream[start:end].tolist())
+    return sequences
+
+
+def compare(fast: Chunker, slow: SlowChunker, documents, batch=1) -> None:
+    """Feed both the same documents, the fast one `batch` at once; all must agree all the way."""
+    for start in range(0, len(documents), batch):
+        part = dict(enumerate(documents[start : start + batch]))
+        expected = {number: slow.add(source, ids) for number, (source, ids) in part.items()}
+        for source in {source for source, _ in part.values()}:
+            mine = {number: ids for number, (owner, ids) in part.items() if owner == source}
+            bos_id = slow.bos[0] if slow.bos else None
+            for number, sequences in add(fast, source, mine, bos_id).items():
+                assert sequences == expected[number]
+            assert fast.buffers[source].tolist() == slow.buffers[source]
     assert fast.documents_cut == slow.cut
     assert fast.tokens_dropped == slow.dropped
 
@@ -79,14 +98,14 @@ def test_random_documents_hit_every_branch_and_agree(tiny_tokenizer, monkeypatch
     )
 
     @settings(FAST, max_examples=2000)
-    @given(st.lists(draw, min_size=1, max_size=3), st.integers(2, 9), st.booleans(), LIMITS)
-    def agree(draws, max_length, with_bos, document_limit):
+    @given(st.lists(draw, min_size=1, max_size=5), st.integers(2, 9), st.booleans(), LIMITS, LIMITS)
+    def agree(draws, max_length, with_bos, document_limit, batch):
         documents = [(source, pick(kinds, places)) for source, kinds, places in draws]
         monkeypatch.setattr(chunker, "DOCUMENT_LIMIT", document_limit)
         bos_id = tiny_tokenizer.bos_token_id if with_bos else None
         slow = SlowChunker(tiny_tokenizer, max_length, bos_id, document_limit)
-        fast = Chunker(tables, tiny_tokenizer.eos_token_id, max_length, bos_id)
-        compare(fast, slow, documents)
+        fast = new_chunker(tiny_tokenizer, tables, max_length, bos_id)
+        compare(fast, slow, documents, batch)
         for branch in slow.branches:
             event(branch)
         seen.update(slow.branches)
@@ -108,11 +127,8 @@ def test_real_text_agrees(real_text, max_length, with_bos):
     tokenizer, documents = real_text
     bos_id = tokenizer.bos_token_id if with_bos else None
     slow = SlowChunker(tokenizer, max_length, bos_id)
-    compare(
-        Chunker(sentence_ends(tokenizer), tokenizer.eos_token_id, max_length, bos_id),
-        slow,
-        documents,
-    )
+    fast = new_chunker(tokenizer, sentence_ends(tokenizer), max_length, bos_id)
+    compare(fast, slow, documents, batch=7)
     assert slow.branches["newline"] > 20 and slow.branches["space, next token inside"] > 0
 
 
@@ -129,16 +145,16 @@ def test_two_thousand_sequences_a_document(tiny_tokenizer):
         (full + block, [], 1),
         (full + block + block, [], 1),
     ):
-        fast = Chunker(sentence_ends(tiny_tokenizer), eos, 3)
+        fast = new_chunker(tiny_tokenizer, sentence_ends(tiny_tokenizer), 3)
         slow = SlowChunker(tiny_tokenizer, 3)
         compare(fast, slow, [("A", ids)])
         assert fast.buffers["A"].tolist() == left
         assert fast.documents_cut.get("A", 0) == cut
-    fast = Chunker(sentence_ends(tiny_tokenizer), eos, 3)
-    assert len(fast.add("A", np.array(full + block))) == 2000
-    assert fast.tokens_dropped == {"A": 4}
-    # The next document starts with an empty buffer.
-    assert [s.tolist() for s in fast.add("A", np.array(block))] == [block]
+    fast = new_chunker(tiny_tokenizer, sentence_ends(tiny_tokenizer), 3)
+    # The next document, here of the same batch, starts with an empty buffer and a new count.
+    found = add(fast, "A", {0: full + block, 1: block, 2: full})
+    assert [len(sequences) for sequences in found.values()] == [2000, 1, 2000]
+    assert found[1] == [block] and fast.tokens_dropped == {"A": 4 + 1}
 
 
 def test_every_position_with_and_without_a_next_token(tiny_tokenizer):
@@ -150,9 +166,9 @@ def test_every_position_with_and_without_a_next_token(tiny_tokenizer):
     def agree(kinds, places):
         buffer = pick(kinds, places)
         slow = SlowChunker(tiny_tokenizer, 99)
-        ends = [i if slow.may_end(buffer, i, 99) else -1 for i in range(len(buffer))]
-        fast = Chunker(tables, tiny_tokenizer.eos_token_id, 99)
-        assert fast._last_end(np.array(buffer)).tolist() == np.maximum.accumulate(ends).tolist()
+        expected = [slow.may_end(buffer, i, 99) for i in range(len(buffer))]
+        fast = new_chunker(tiny_tokenizer, tables, 99)
+        assert fast.may_end(np.array(buffer)).tolist() == expected
         seen.update(slow.branches)
 
     agree()
@@ -161,10 +177,10 @@ def test_every_position_with_and_without_a_next_token(tiny_tokenizer):
 
 def test_a_cut_at_the_last_position_looks_at_the_rest_of_the_buffer(tiny_tokenizer):
     letter, point, newline = (VOCABULARY.index(piece) for piece in ("a", ".", "Ċ"))
-    fast = Chunker(sentence_ends(tiny_tokenizer), 0, 3)
+    fast = new_chunker(tiny_tokenizer, sentence_ends(tiny_tokenizer), 3)
     # The rest of the buffer follows the third token, and there is no space: no cut at it.
-    found = fast.add("A", np.array([letter, newline, point, letter, letter]))
-    assert [s.tolist() for s in found] == [[letter, newline], [point, letter, letter]]
+    found = add(fast, "A", {0: [letter, newline, point, letter, letter]})
+    assert found[0] == [[letter, newline], [point, letter, letter]]
 
 
 def test_literal_end_of_text_is_a_boundary(tokenizer_folder):
@@ -172,5 +188,5 @@ def test_literal_end_of_text_is_a_boundary(tokenizer_folder):
     ids = tokenizer("one two" + make.EOS + "three four", add_special_tokens=False)["input_ids"]
     assert ids.count(tokenizer.eos_token_id) == 1
     at = ids.index(tokenizer.eos_token_id)
-    fast = Chunker(sentence_ends(tokenizer), tokenizer.eos_token_id, at + 3)
-    assert fast.add("A", np.array(ids))[0].tolist() == ids[: at + 1]
+    fast = new_chunker(tokenizer, sentence_ends(tokenizer), at + 3)
+    assert add(fast, "A", {0: ids})[0][0] == ids[: at + 1]

@@ -31,12 +31,16 @@ def test_number_of_sentence_end_tokens(real):
 def test_real_text_is_cut_as_the_rules_say(real):
     name, tokenizer, tables = real
     bos_id = tokenizer.bos_token_id if name == "llama3_1" else None
-    fast = Chunker(tables, tokenizer.eos_token_id, 129, bos_id)
+    fast = Chunker(tables, tokenizer.eos_token_id, 129, np.dtype("<i4"), bos_id is not None)
     slow = SlowChunker(tokenizer, 129, bos_id)
-    texts = make.mixed_texts(200_000)
-    for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]:
-        found = [sequence.tolist() for sequence in fast.add("A", np.array(ids))]
-        assert found == slow.add("A", ids)
+    ids = tokenizer(make.mixed_texts(200_000), add_special_tokens=False)["input_ids"]
+    found = fast.add("A", [np.array(document) for document in ids])
+    bos = [] if bos_id is None else [bos_id]
+    sequences = [
+        bos + found.stream[start:end].tolist()
+        for start, end in zip(found.starts, found.ends, strict=True)
+    ]
+    assert sequences == [sequence for document in ids for sequence in slow.add("A", document)]
     assert fast.buffers["A"].tolist() == slow.buffers["A"]
     assert slow.branches["newline"] and slow.branches["space, next token inside"]
 

@@ -20,10 +20,10 @@ import zstandard
 from data_utils.artefact import read_manifest
 from data_utils.errors import EnvironmentFault, InputError
 from data_utils.start import CODE_ROOT
+from data_utils.text import Documents, text_files
 from tests import make
 from tests.tools import fake_hub
 from tools import get_pile, local_text, text_mix
-from tools.text_files import Documents, text_files
 
 NO_HUB = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
 REPOSITORY = "monology/pile-uncopyrighted"
@@ -301,14 +301,14 @@ GOOD = lines(pile(2))
     ("name", "data", "message"),
     [
         ("0.jsonl", GOOD + b"{nonsense\n", r"line 3 is not JSON .* in .*0\.jsonl"),
-        ("0.jsonl", GOOD + b'{"text": "\xff"}\n', r"line 3 is not JSON"),
+        ("0.jsonl", GOOD + b'{"text": "\xff"}\n', r"line 3 is not UTF-8"),
         ("0.jsonl", GOOD + b'{"text": 7, "meta": {"pile_set_name": "a"}}\n', "line 3 has no text"),
         ("0.jsonl", GOOD + b'["text"]\n', "line 3 has no text"),
         ("0.jsonl", GOOD + b'{"text": "a"}\n', "line 3 has no source"),
         (
             "0.jsonl",
             GOOD + b'{"text": "a", "meta": {"pile_set_name": 1}}\n',
-            "line 3 has no source",
+            "line 3 has a source .* not a string",
         ),
         (
             "0.jsonl.gz",

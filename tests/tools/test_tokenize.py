@@ -4,10 +4,12 @@
 """
 
 import json
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
+import zstandard
 
 from data_utils import artefact
 from data_utils.corpus import Corpus
@@ -23,7 +25,7 @@ CORPUS = "processed_data/pretrain/pile/qwen-33"
 @pytest.fixture(scope="module")
 def base(tmp_path_factory, tokenizer_folder) -> Path:
     base = tmp_path_factory.mktemp("a base")
-    texts = [*make.documents(60), "", "one <|endoftext|> two. " * 20]
+    texts = [*make.documents(60), "", "one <|endoftext|> two. " * 20, "cafe\u0301 " * 30]
     make.write_text(base / "data/pile/train", texts)
     (base / "tokenizer").symlink_to(tokenizer_folder)
     make.run(LAUNCHER, base, **SMALL)
@@ -71,8 +73,13 @@ def test_the_table_accounts_for_every_document_and_token(base):
         assert row["documents"] == len(texts) and row["empty"] == texts.count("")
         assert row["bytes"] == sum(len(text.encode()) for text in texts)
         assert row["tokens"] == sum(len(i) + 1 for i in ids)
-    total = sum(row["tokens"] - row["tokens_left"] for row in table.values())
-    assert 0 <= total - counts["tokens"] < 10  # one-token sequences are dropped
+        assert row["literal_eos"] == sum(make.EOS in text for text in texts)
+        assert row["not_nfc"] == sum(unicodedata.normalize("NFC", t) != t for t in texts)
+        assert row["tokens"] == sum(
+            row[name] for name in ("sequence_tokens", "tokens_left", "tokens_dropped")
+        )
+    assert sum(row["not_nfc"] for row in table.values()) == 1
+    assert sum(row["sequence_tokens"] for row in table.values()) == counts["tokens"]
     assert sum(row["sequences"] for row in table.values()) == counts["sequences"]
 
 
@@ -80,7 +87,7 @@ def test_a_literal_end_of_text_is_a_boundary(base):
     eos = load_tokenizer(base / "tokenizer").eos_token_id
     corpus = Corpus(base / CORPUS)
     twos = sum(int((corpus.row(row) == eos).sum()) for row in range(len(corpus)))
-    assert twos > 62 - 40  # far more than documents alone would leave in whole sequences
+    assert twos > 63 - 40  # far more than documents alone would leave in whole sequences
 
 
 def test_run_again_it_changes_nothing_and_other_settings_are_refused(base):
@@ -108,16 +115,47 @@ def test_bos_is_in_front_of_every_sequence_and_counts(base):
         ('{"meta": {"pile_set_name": "A"}}', "text"),
         ('{"text": "x", "meta": {"pile_set_name": 3}}', "pile_set_name"),
         ('{"text": "x"}', "pile_set_name"),
+        ('{"text": "\udcff", "meta": {"pile_set_name": "A"}}', "not UTF-8"),
+        ("", "not JSON"),
     ],
 )
 def test_a_bad_line_is_named(base, tmp_path, line, message):
     good = json.dumps({"text": "x. " * 99, "meta": {"pile_set_name": "A"}})
-    (tmp_path / "0.jsonl").write_text(f"{good}\n{line}\n")
-    result = make.run(LAUNCHER, base, check=False, TEXT=tmp_path, SAVE=tmp_path / "c", **SMALL)
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text/0.jsonl").write_text(f"{good}\n{line}\n", errors="surrogateescape")
+    settings = {**SMALL, "TEXT": tmp_path / "text", "SAVE": tmp_path / "c"}
+    result = make.run(LAUNCHER, base, check=False, **settings)
     assert result.returncode == 2, result.stderr
     error = result.stderr.strip().splitlines()[-1]
     assert message in error and "0.jsonl" in error and "line 2" in error
     assert not (tmp_path / "c/manifest.json").exists()
+    # The same command with --skip-bad-lines goes on in the same folder.
+    skip = ["--skip-bad-lines", "true"]
+    result = make.run(LAUNCHER, base, *skip, **settings)
+    manifest = artefact.read_manifest(tmp_path / "c")
+    (bad,) = manifest["report"]["bad_lines"]
+    assert bad[:2] == ["0.jsonl", 2] and message in bad[2]
+    assert manifest["counts"]["bad_lines"] == 1 and "1 bad lines were skipped" in result.stdout
+
+
+def test_the_page_of_the_corpus(base):
+    page = (base / CORPUS / "corpus.html").read_text()
+    manifest = artefact.read_manifest(base / CORPUS)
+    assert page.count("data:image/png;base64,") == 3
+    for row in manifest["report"]["sources"].values():
+        assert f"{row['bytes']:,}" in page and f"{row['sequences']:,}" in page
+    assert "corpus.html" in [entry["name"] for entry in manifest["files"]]
+
+
+def test_dclm_documents_name_no_source(base, tmp_path):
+    (tmp_path / "text").mkdir()
+    lines = [json.dumps({"text": text, "url": "u"}) for text in make.documents(20)]
+    data = zstandard.compress("\n".join(lines).encode())
+    (tmp_path / "text/0.jsonl.zst").write_bytes(data)
+    launcher = "scripts/tools/process_data/dclm_qwen.sh"
+    make.run(launcher, base, TEXT=tmp_path / "text", **SMALL)
+    corpus = Corpus(base / "processed_data/dclm/qwen-33")
+    assert corpus.split == "test" and corpus.domains == ["dclm"] and len(corpus) > 100
 
 
 def test_text_too_short_and_no_text(base, tmp_path):

@@ -2,8 +2,10 @@
 
     python3 tools/process_data/tokenize_pile.py BASE_PATH [--tokenizer-path checkpoints/qwen/1.8B]
 
-Reads BASE_PATH/data/pile/train/*.jsonl[.zst], lines {"text": ..., "meta": {"pile_set_name": ...}};
-writes the corpus BASE_PATH/processed_data/pretrain/pile/qwen-1025.
+Reads BASE_PATH/data/pile/train/*.jsonl[.zst|.gz] or .parquet, documents {"text": ..., "meta":
+{"pile_set_name": ...}}; writes the corpus BASE_PATH/processed_data/pretrain/pile/qwen-1025. Run
+again it goes on behind the last complete shard; the bytes depend on the text and the settings
+alone, not on the number of workers nor on interruptions.
 """
 
 import sys
@@ -15,25 +17,34 @@ if __name__ == "__main__":
 
     use_project_python()
 
-from dataclasses import asdict, dataclass, field
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Literal
 
 import numpy as np
+from tqdm import tqdm
 
 from data_utils import artefact
 from data_utils.chunker import Chunker
+from data_utils.encode import Encoder, SlowEncoder
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
-from data_utils.shards import token_type, write_shard
-from data_utils.text import Text, batches
+from data_utils.shards import token_type
+from data_utils.text import BRING_TEXT, Documents, text_files
 from data_utils.tokenizer import (
     copy_tokenizer,
     load_tokenizer,
     sentence_ends,
     tokenizer_fingerprint,
 )
+from tools.process_data import corpus_page, progress
+from tools.process_data.progress import Work
+from tools.process_data.shuffled_shards import ShuffledShards
+from tools.process_data.source_table import SourceTable
 
-SHUFFLE_SEED = 233  # the original's; one generator runs through all shards
-MAX_DOMAINS = 255
+BATCH = 1 << 23  # characters that are encoded and cut together
 
 
 @dataclass
@@ -48,71 +59,30 @@ class Settings:
     max_length: int = flag(1025, "tokens of a sequence, label included")
     add_bos: bool = flag(False, "put the tokenizer's beginning-of-sequence token before each")
     shard_size: int = flag(1_000_000, "sequences a shard")
+    source: str = flag("", "source of documents that name none; default: they are an error")
+    skip_bad_lines: bool = flag(False, "leave out and list lines that hold no document")
+    workers: int = flag(0, "CPU threads or processes, 0: all cores")
+    encoder: Literal["auto", "huggingface"] = flag(
+        "auto", "auto: gigatoken where its ids are Hugging Face's"
+    )
 
     def __post_init__(self) -> None:
-        if self.max_length < 2 or self.shard_size < 1:
-            raise ValueError("--max-length must be at least 2 and --shard-size at least 1")
+        if self.max_length < 2 or self.shard_size < 1 or self.workers < 0:
+            raise ValueError("--max-length is below 2, --shard-size below 1 or --workers below 0")
+        self.workers = self.workers or len(os.sched_getaffinity(0))
 
 
 @dataclass
-class Table:
-    """What was read and written, a row a source."""
+class Batch:
+    """Documents that are encoded and cut together, and where the input stands behind them."""
 
-    rows: dict[str, dict[str, int]] = field(default_factory=dict)
-
-    def add(self, source: str, **amounts: int) -> None:
-        row = self.rows.setdefault(
-            source, dict(documents=0, empty=0, bytes=0, tokens=0, sequences=0, tokens_left=0, cut=0)
-        )
-        for name, amount in amounts.items():
-            row[name] += amount
-
-    def number(self, source: str) -> int:
-        """The domain number of a source, in order of appearance."""
-        number = list(self.rows).index(source)
-        if number >= MAX_DOMAINS:
-            raise InputError(
-                "too many sources",
-                expected=f"at most {MAX_DOMAINS}",
-                found=f"another one, {source!r}",
-                fix='merge some under one "pile_set_name"',
-            )
-        return number
-
-
-class ShardWriter:
-    """Collects sequences and writes every full shard, shuffled inside."""
-
-    def __init__(self, folder: Path, split: str, size: int, dtype: np.dtype) -> None:
-        self.folder, self.split, self.size, self.dtype = folder, split, size, dtype
-        self.random = np.random.RandomState(SHUFFLE_SEED)
-        self.sequences: list[np.ndarray] = []
-        self.domains: list[int] = []
-        self.files: list[str] = []
-        self.shards = self.rows = self.tokens = 0
-
-    def add(self, sequence: np.ndarray, domain: int) -> None:
-        self.sequences.append(sequence.astype(self.dtype))
-        self.domains.append(domain)
-        if len(self.sequences) == self.size:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what is collected as the next shard."""
-        if not self.sequences:
-            return
-        order = self.random.permutation(len(self.sequences))
-        prefix = self.folder / f"{self.split}_{self.shards}"
-        lengths = np.array([len(self.sequences[i]) for i in order])
-        write_shard(prefix, lengths, (self.sequences[i] for i in order), self.dtype)
-        domain_file = self.folder / f"domain_{self.shards}.npy"
-        with artefact.atomic_file(domain_file) as file:
-            np.save(file, np.array(self.domains, np.uint8)[order])
-        self.files += [f"{prefix.name}.bin", f"{prefix.name}.idx", domain_file.name]
-        self.shards += 1
-        self.rows += len(lengths)
-        self.tokens += int(lengths.sum())
-        self.sequences, self.domains = [], []
+    texts: list[str]
+    sources: list[str]
+    state: dict
+    fraction: float
+    bad: list[list]
+    tokens: np.ndarray | None = None  # of all texts, back to back
+    lengths: np.ndarray | None = None  # of each text
 
 
 def main() -> None:
@@ -126,7 +96,8 @@ def main() -> None:
             where=tokenizer_folder,
             fix="leave ADD_BOS off for this tokenizer",
         )
-    text = Text(under(base, settings.data_dir))
+    text = under(base, settings.data_dir)
+    identity = artefact.identity(text, "text", BRING_TEXT)
     output = artefact.Output(
         folder=under(base, settings.save),
         kind="corpus",
@@ -140,71 +111,154 @@ def main() -> None:
             "split": settings.split,
         },
         settings=asdict(settings),
-        inputs={"text": (text.folder, text.identity)},
+        inputs={"text": (text, identity)},
     )
     with artefact.lock(output.folder):
         if output.begin().done:
             print(f"{output.folder} is there already")
         else:
-            tokenize(text, tokenizer, tokenizer_folder, output)
+            tokenize(text_files(text), tokenizer, tokenizer_folder, output, settings)
     print_table(artefact.read_manifest(output.folder))
 
 
-def tokenize(text: Text, tokenizer, tokenizer_folder: Path, output: artefact.Output) -> None:
+def tokenize(
+    files: list[Path], tokenizer, tokenizer_folder: Path, output: artefact.Output, settings
+) -> None:
     """Read all text, write all shards and the manifest."""
-    content = output.content
-    chunker = Chunker(
-        sentence_ends(tokenizer),
-        tokenizer.eos_token_id,
-        content["max_length"],
-        tokenizer.bos_token_id if content["add_bos"] else None,
-    )
+    bos_id = tokenizer.bos_token_id if settings.add_bos else None
     dtype = token_type(len(tokenizer))
-    writer = ShardWriter(output.folder, content["split"], content["shard_size"], dtype)
-    table = Table()
-    for documents in batches(text):
-        encoded = tokenizer([d.text for d in documents], add_special_tokens=False)["input_ids"]
-        for document, ids in zip(documents, encoded, strict=True):
-            table.add(
-                document.source,
-                documents=1,
-                empty=int(not document.text),
-                bytes=len(document.text.encode()),
-                tokens=len(ids) + 1,
-            )
-            domain = table.number(document.source)
-            for sequence in chunker.add(document.source, np.array(ids, np.int64)):
-                writer.add(sequence, domain)
-                table.add(document.source, sequences=1)
-    writer.flush()
-    if writer.rows == 0:
+    work = Work(
+        Chunker(
+            sentence_ends(tokenizer),
+            tokenizer.eos_token_id,
+            settings.max_length,
+            dtype,
+            settings.add_bos,
+        ),
+        ShuffledShards(output.folder, settings.split, settings.shard_size, dtype, bos_id),
+        SourceTable(tokenizer.eos_token_id),
+    )
+    state = progress.resume(output.folder, work)
+    documents = Documents(files, state, source=settings.source, skip_bad=settings.skip_bad_lines)
+    encoder_class = Encoder if settings.encoder == "auto" else SlowEncoder
+    with encoder_class(
+        tokenizer_folder, tokenizer, settings.workers, sample(files, settings)
+    ) as encoder:
+        print(f"encoding with {encoder.name}, {settings.workers} workers {encoder.reason}".rstrip())
+        for batch in with_bar(ahead(batches(documents), encoder), documents):
+            cut(batch, work)
+            if work.shards.flush():
+                progress.save(output.folder, work, batch.state)
+    work.shards.flush(last=True)
+    if work.shards.rows == 0:
         raise InputError(
-            "the text is too short for a single sequence", where=text.folder, fix="bring more text"
+            "the text is too short for a single sequence",
+            where=files[0].parent,
+            fix="bring more text",
         )
-    for source, buffer in chunker.buffers.items():
-        table.add(source, tokens_left=len(buffer), cut=chunker.documents_cut.get(source, 0))
-    files = writer.files + copy_tokenizer(tokenizer_folder, output.folder / "tokenizer")
+    finish(work, tokenizer_folder, output)
+
+
+def sample(files: list[Path], settings: Settings) -> list[str]:
+    """Texts from the beginnings of up to eight files, over a million characters where there are."""
+    chosen = [files[i] for i in np.unique(np.linspace(0, len(files) - 1, 8).astype(int))]
+    texts = []
+    for path in chosen:
+        size = 0
+        for document in Documents([path], source=settings.source, skip_bad=True):
+            texts.append(document["text"])
+            size += len(texts[-1])
+            if size >= (1 << 20) // len(chosen):
+                break
+    return texts
+
+
+def batches(documents: Documents) -> Iterator[Batch]:
+    """Documents in batches of BATCH characters."""
+    texts, sources, size = [], [], 0
+    for document in documents:
+        texts.append(document["text"])
+        sources.append(document["meta"]["pile_set_name"])
+        size += len(texts[-1])
+        if size >= BATCH:
+            yield make_batch(documents, texts, sources)
+            texts, sources, size = [], [], 0
+    if texts or documents.bad:
+        yield make_batch(documents, texts, sources)
+
+
+def make_batch(documents: Documents, texts: list[str], sources: list[str]) -> Batch:
+    """A batch that ends where the documents stand now."""
+    bad, documents.bad = documents.bad, []
+    return Batch(texts, sources, dict(documents.state), documents.fraction(), bad)
+
+
+def ahead(found: Iterator[Batch], encoder: Encoder) -> Iterator[Batch]:
+    """The batches, encoded; the next one is read and encoded while one is worked on."""
+
+    def encoded_next() -> Batch | None:
+        batch = next(found, None)
+        if batch is not None:
+            batch.tokens, batch.lengths = encoder.encode(batch.texts)
+        return batch
+
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(encoded_next)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(encoded_next)
+            yield batch
+
+
+def with_bar(found: Iterator[Batch], documents: Documents) -> Iterator[Batch]:
+    """The batches, with a bar over the bytes of the input."""
+    total = sum(documents.sizes)
+    start = round(documents.fraction() * total)
+    with tqdm(total=total, initial=start, unit="B", unit_scale=True, desc="text") as bar:
+        for batch in found:
+            yield batch
+            bar.update(round(batch.fraction * total) - bar.n)
+
+
+def cut(batch: Batch, work: Work) -> None:
+    """Cut a batch into sequences, source by source."""
+    ends = np.cumsum(batch.lengths)
+    members: dict[str, list[int]] = {}
+    for number, source in enumerate(batch.sources):
+        members.setdefault(source, []).append(number)
+    work.table.add_documents(batch.texts, members, batch.tokens, ends)
+    work.table.bad_lines(batch.bad)
+    found = []
+    for source, numbers in members.items():
+        documents = [batch.tokens[ends[n] - batch.lengths[n] : ends[n]] for n in numbers]
+        sequences = work.chunker.add(source, documents)
+        work.table.add_sequences(source, sequences, work.chunker.with_bos)
+        numbered = sequences._replace(documents=np.array(numbers)[sequences.documents])
+        found.append((work.table.number(source), numbered))
+    if found:
+        work.shards.add(found)
+
+
+def finish(work: Work, tokenizer_folder: Path, output: artefact.Output) -> None:
+    """Write the table's page and the manifest."""
+    work.table.close(work.chunker)
     counts = {
-        "shards": writer.shards,
-        "sequences": writer.rows,
-        "tokens": writer.tokens,
-        "domains": list(table.rows),
+        "shards": work.shards.shards,
+        "sequences": work.shards.rows,
+        "tokens": work.shards.tokens,
+        "domains": list(work.table.rows),
+        "bad_lines": work.table.bad_count,
     }
-    output.finish(files, counts, report={"sources": table.rows})
+    report = {"sources": work.table.rows, "bad_lines": work.table.bad}
+    corpus_page.write(output.folder, counts, report)
+    print("checksums of the files", flush=True)
+    files = work.shards.files + copy_tokenizer(tokenizer_folder, output.folder / "tokenizer")
+    output.finish([*files, corpus_page.NAME], counts, report)
+    progress.remove(output.folder)
 
 
 def print_table(manifest: dict) -> None:
     """Show what the corpus holds, a line a source."""
-    names = ["documents", "empty", "bytes", "tokens", "sequences", "tokens_left", "cut"]
-    print(f"{'source':24}" + "".join(f"{name:>14}" for name in names))
-    for source, row in manifest["report"]["sources"].items():
-        print(f"{source[:23]:24}" + "".join(f"{row[name]:14,}" for name in names))
-    counts = manifest["counts"]
-    print(
-        f"{counts['sequences']:,} sequences, {counts['tokens']:,} tokens, {counts['shards']} "
-        "shards. tokens_left: dropped at the end, too few for a sequence; cut: documents "
-        "cut at 2,000 sequences"
-    )
+    corpus_page.print_table(manifest["counts"], manifest["report"])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,202 @@
+"""Tokenising: the same bytes whatever the workers, the encoder, the format and the interruptions.
+
+.venv/bin/python -m pytest tests/tools/test_tokenize_resume.py
+"""
+
+import gzip
+import json
+import os
+import random
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zstandard
+
+from data_utils import artefact, encode, shards
+from data_utils.chunker import Sequences
+from tests import make, programs
+from tools.process_data import corpus_page, progress, shuffled_shards, source_table, tokenize_pile
+
+SETTINGS = ["--max-length", "33", "--shard-size", "300", "--tokenizer-path", "tokenizer"]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, tokenizer_folder) -> Path:
+    base = tmp_path_factory.mktemp("a base")
+    make.write_text(base / "text", make.documents(90), ("A", "B", "C"))
+    (base / "tokenizer").symlink_to(tokenizer_folder)
+    for name in ("log.out", "log.err"):
+        (base / name).touch()
+    return base
+
+
+def tokenise(base: Path, save: str, *flags: str, text: str = "text", kill: tuple = ()):
+    """Run the program as a process of its own; kill: (phase, call) at which it kills itself."""
+    words = [str(base), *SETTINGS, "--data-dir", text, "--save", save, *flags]
+    process = programs.CONTEXT.Process(target=run_and_die, args=(words, kill))
+    process.start()
+    process.join(120)
+    return process.exitcode
+
+
+# Phases of a run: where a kill may come, before and after the call.
+PHASES = {
+    "encoding": (encode.Encoder, "encode"),
+    "cutting": (tokenize_pile, "cut"),
+    "counting": (source_table.SourceTable, "add_documents"),
+    "writing domains": (shuffled_shards.np, "save"),
+    "writing a shard": (shuffled_shards, "write_shard"),
+    "gathering": (shuffled_shards.np.random.RandomState, "permutation"),
+    "renaming a file": (artefact.os, "replace"),
+    "recording progress": (progress, "save"),
+    "the last shard": (source_table.SourceTable, "close"),
+    "the page": (corpus_page, "write"),
+    "checksums": (artefact, "describe"),
+    "the manifest": (artefact.Output, "finish"),
+    "removing the record": (progress, "remove"),
+}
+
+ONCE = ("the last shard", "the page", "the manifest", "removing the record")  # called once a run
+
+
+def run_and_die(words: list[str], kill: tuple) -> None:
+    """The program's main() with small batches; kill[0]: a phase, kill[1]: half calls before it."""
+    tokenize_pile.BATCH = 4000
+    if kill:
+        phase, moment = kill
+        owner, name = PHASES[phase]
+        if phase == "gathering":
+            owner, name = shuffled_shards.ShuffledShards, "_write"
+        inner, count = getattr(owner, name), 0
+
+        def outer(*arguments, **options):
+            nonlocal count
+            if count == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = inner(*arguments, **options)
+            if count + 1 == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+            count += 2
+            return result
+
+        setattr(owner, name, outer)
+    programs._main("tools.process_data.tokenize_pile", words, {}, Path(words[0]) / "log.out")
+
+
+def content(folder: Path) -> dict[str, str]:
+    manifest = artefact.require(folder, "corpus", "", contents=True)
+    assert manifest is not None
+    return {entry["name"]: entry["sha256"] for entry in manifest["files"]}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(base) -> dict[str, str]:
+    assert tokenise(base, "undisturbed/qwen-33") == 0, (base / "log.err").read_text()
+    found = content(base / "undisturbed/qwen-33")
+    assert len([name for name in found if name.endswith(".bin")]) > 5
+    return found
+
+
+def same(found: dict[str, str], expected: dict[str, str]) -> None:
+    found.pop("corpus.html"), (expected := dict(expected)).pop("corpus.html")  # names its folder
+    assert found == expected
+
+
+def test_killed_twenty_times_it_ends_with_the_same_bytes(base, undisturbed):
+    """kill -9 at moments drawn per phase, each start going on where the one before was killed."""
+    choice, hit, folder = random.Random(3), set(), base / "killed/qwen-33"
+    order = [*PHASES, *choice.choices(list(PHASES), k=20)]
+    kills = shards_kept = 0
+    for phase in order:
+        moment = choice.randrange(2 if phase in ONCE else 6)
+        code = tokenise(base, "killed/qwen-33", kill=(phase, moment))
+        if code == 0:  # it came to its end first: begin anew
+            same(content(folder), undisturbed)
+            shutil.rmtree(folder)
+            continue
+        assert code == -signal.SIGKILL, (base / "log.err").read_text()
+        hit.add(phase)
+        kills += 1
+        shards_kept += (folder / progress.NAME).exists()
+    assert tokenise(base, "killed/qwen-33") == 0, (base / "log.err").read_text()
+    same(content(folder), undisturbed)
+    assert not [path for path in folder.iterdir() if path.name.endswith((".tmp", ".npz"))]
+    print("phases hit:", sorted(hit))
+    assert kills >= 20 and hit == set(PHASES) and shards_kept > 3
+
+
+def test_a_start_goes_on_behind_the_last_complete_shard(base, undisturbed):
+    folder = base / "resumed/qwen-33"
+    assert tokenise(base, "resumed/qwen-33", kill=("recording progress", 5)) != 0
+    before = {path.name: path.stat().st_ino for path in folder.glob("data_*")}
+    assert len(before) >= 4 and (folder / progress.NAME).exists()
+    assert tokenise(base, "resumed/qwen-33") == 0
+    after = {path.name: path.stat().st_ino for path in folder.glob("data_*")}
+    assert before.items() <= after.items()  # none of them was written again
+    same(content(folder), undisturbed)
+
+
+@pytest.mark.parametrize("damage", ["record", "shard"])
+def test_damage_between_the_starts_is_an_error(base, damage):
+    folder = base / f"damaged {damage}/qwen-33"
+    assert tokenise(base, str(folder), kill=("recording progress", 5)) != 0
+    path = folder / (progress.NAME if damage == "record" else "data_0.bin")
+    path.write_bytes(path.read_bytes()[:-100])
+    (base / "log.err").write_text("")
+    assert tokenise(base, str(folder)) == 3
+    message = (base / "log.err").read_text()
+    assert str(path) in message and "remove" in message
+
+
+@pytest.mark.parametrize("flags", [["--workers", "1"], ["--encoder", "huggingface"],
+                                   ["--encoder", "huggingface", "--workers", "1"]])  # fmt: skip
+def test_workers_and_encoder_change_nothing(base, undisturbed, flags):
+    save = "-".join(["other", *flags, "33"])
+    assert tokenise(base, save, *flags) == 0, (base / "log.err").read_text()
+    same(content(base / save), undisturbed)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl.zst", ".jsonl.gz", ".parquet", "two files"])
+def test_every_format_gives_the_same_bytes(base, undisturbed, suffix):
+    data = (base / "text/0.jsonl").read_bytes()
+    folder = base / f"text {suffix}"
+    folder.mkdir()
+    if suffix == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        rows = [json.loads(line) for line in data.splitlines()]
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "0.parquet")
+    elif suffix == "two files":  # natural order: 9 comes before 10
+        lines = data.splitlines(keepends=True)
+        (folder / "10.jsonl").write_bytes(b"".join(lines[40:]).rstrip(b"\n"))
+        (folder / "9.jsonl").write_bytes(b"".join(lines[:40]))
+    else:
+        compress = zstandard.compress if suffix.endswith("zst") else gzip.compress
+        (folder / f"0{suffix}").write_bytes(compress(data))
+    assert tokenise(base, f"from {suffix}/qwen-33", text=folder.name) == 0
+    same(content(base / f"from {suffix}/qwen-33"), undisturbed)
+
+
+def test_more_than_255_sources_is_an_error(base):
+    make.write_text(base / "many", make.documents(260), tuple(f"S{i}" for i in range(256)))
+    (base / "log.err").write_text("")
+    assert tokenise(base, "many/qwen-33", text="many") == 2
+    assert "too many sources" in (base / "log.err").read_text()
+
+
+def test_shuffled_shards_hold_one_shard_at_a_time(tmp_path):
+    """What is left after a flush is less than a batch, and nothing else is held."""
+    writer = shuffled_shards.ShuffledShards(tmp_path, "data", 4, np.dtype("<u2"))
+    stream = np.arange(100, dtype=np.uint16)
+    starts = np.arange(0, 100, 10)
+    writer.add([(0, Sequences(stream, starts, starts + 10, np.arange(10)))])
+    assert writer.flush() and writer.shards == 2 and writer.waiting == 2
+    assert sum(len(part) for part in writer.streams) == 20
+    assert not writer.flush()
+    assert writer.flush(last=True) and writer.shards == 3 and writer.waiting == 0
+    tokens = [shards.open_shard(tmp_path / f"data_{i}").tokens for i in range(3)]
+    assert sorted(np.concatenate(tokens).tolist()) == list(range(100))
