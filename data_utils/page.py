@@ -168,23 +168,18 @@ def plain(name: str, longest: int = 32) -> str:
 
 def new_plot(width: float, height: float):
     """(figure, axes) of a plain plot, drawn without a display."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
 def plot_png(figure) -> bytes:
-    """The figure as a PNG without metadata; it is closed."""
-    from matplotlib import pyplot
-
+    """The figure as a PNG without metadata."""
     file = io.BytesIO()
     figure.savefig(file, dpi=110, format="png", metadata={"Software": None})
-    pyplot.close(figure)
     return file.getvalue()
 
 

@@ -35,14 +35,15 @@ def load_tokenizer(folder: Path):
     tokenizer.json is taken as it is. AutoTokenizer would look at a config.json beside it and put
     the architecture's own pre-tokeniser in place of the file's (transformers 5, Qwen2).
     """
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     fix = "give a folder with tokenizer.json (TOKENIZER_PATH)"
     if not (folder / "tokenizer.json").exists() and not (folder / "tokenizer_config.json").exists():
         raise InputError("there is no tokenizer", where=folder, fix=fix)
     try:
-        as_it_is = (folder / "tokenizer.json").exists()
-        loader = PreTrainedTokenizerFast if as_it_is else AutoTokenizer
+        loader = PreTrainedTokenizerFast
+        if not (folder / "tokenizer.json").exists():
+            from transformers import AutoTokenizer as loader  # imports torch: seconds
         tokenizer = loader.from_pretrained(folder, local_files_only=True)
     except (ValueError, OSError, KeyError, TypeError, ImportError) as error:
         reason = str(error).strip().split("\n")[0]
@@ -113,9 +114,7 @@ def sentence_ends(tokenizer) -> SentenceEnds:
     for { }, kept because the published corpus was cut with it.
     """
     ids = [[i] for i in range(len(tokenizer))]
-    texts = tokenizer.batch_decode(
-        ids, skip_special_tokens=False, clean_up_tokenization_spaces=False
-    )
+    texts = tokenizer.backend_tokenizer.decode_batch(ids, skip_special_tokens=False)
     ends = [
         any(mark in text for mark in ".!?;\n")
         and not any(a in text and b not in text for a, b in ("[]", "()", "<>", "\\{"))

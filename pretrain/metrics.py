@@ -82,12 +82,10 @@ def draw_curves(folder: Path) -> None:
     rows = read_metrics(folder)
     if not rows:
         return
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(1, 3, figsize=(15, 4), layout="constrained")
+    figure = Figure(figsize=(15, 4), layout="constrained")
+    axes = figure.subplots(1, 3)
     steps = [row["step"] for row in rows]
     axes[0].plot(steps, [row["loss"] for row in rows], label="training loss")
     valid = [(row["step"], row["valid_loss"]) for row in rows if "valid_loss" in row]
@@ -103,4 +101,3 @@ def draw_curves(folder: Path) -> None:
         axis.set_xlabel("step")
     with artefact.atomic_file(folder / "curves.png") as file:
         figure.savefig(file, dpi=100, format="png")
-    pyplot.close(figure)

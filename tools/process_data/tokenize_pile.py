@@ -18,6 +18,7 @@ if __name__ == "__main__":
     use_project_python()
 
 import os
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -45,6 +46,7 @@ from tools.process_data.shuffled_shards import ShuffledShards
 from tools.process_data.source_table import SourceTable
 
 BATCH = 1 << 23  # characters that are encoded and cut together
+AHEAD = 3  # batches that are encoded ahead
 
 
 @dataclass
@@ -194,7 +196,7 @@ def make_batch(documents: Documents, texts: list[str], sources: list[str]) -> Ba
 
 
 def ahead(found: Iterator[Batch], encoder: Encoder) -> Iterator[Batch]:
-    """The batches, encoded; the next one is read and encoded while one is worked on."""
+    """The batches, encoded; the next ones are read and encoded while one is worked on."""
 
     def encoded_next() -> Batch | None:
         batch = next(found, None)
@@ -203,9 +205,9 @@ def ahead(found: Iterator[Batch], encoder: Encoder) -> Iterator[Batch]:
         return batch
 
     with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(encoded_next)
-        while (batch := coming.result()) is not None:
-            coming = thread.submit(encoded_next)
+        coming = deque(thread.submit(encoded_next) for _ in range(AHEAD))
+        while (batch := coming.popleft().result()) is not None:
+            coming.append(thread.submit(encoded_next))
             yield batch
 
 
