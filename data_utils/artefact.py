@@ -65,10 +65,14 @@ def write_json(path: Path, value: Any) -> None:
         file.write("\n")
 
 
-def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
+def sha256(path: Path, ends: int = 0) -> str:
+    """Hexadecimal SHA-256 of a file's bytes; with ends, of that many at its start and its end."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        if ends == 0:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        start = file.read(ends)
+        file.seek(-ends, os.SEEK_END)
+        return hashlib.sha256(start + file.read()).hexdigest()
 
 
 def canonical_hash(value: Any) -> str:
@@ -80,16 +84,9 @@ def canonical_hash(value: Any) -> str:
 def fingerprint(manifest: dict) -> str:
     """What the artefact is, by content (see the head of this file)."""
     inputs = {name: entry["fingerprint"] for name, entry in manifest["inputs"].items()}
-    return canonical_hash(
-        [
-            manifest["kind"],
-            manifest["format"],
-            manifest["content"],
-            manifest["counts"],
-            inputs,
-            sorted([f["name"], f["size"], f["sha256"]] for f in manifest["files"]),
-        ]
-    )
+    files = sorted([f["name"], f["size"], f["sha256"]] for f in manifest["files"])
+    described = [manifest[name] for name in ("kind", "format", "content", "counts")]
+    return canonical_hash([*described, inputs, files])
 
 
 def read_manifest(folder: Path) -> dict | None:
@@ -145,8 +142,8 @@ def check_files(folder: Path, manifest: dict, fix: str, *, contents: bool) -> No
 def identity(folder: Path, kind: str, fix: str, *, contents: bool = False) -> dict:
     """{kind, fingerprint} of an input artefact, for the manifests of what is made from it.
 
-    Without a manifest the fingerprint covers file names and sizes, and checksums of files under
-    64 MB or, for models, of all files: enough to notice that another one was put in its place.
+    Without a manifest the fingerprint covers names, sizes and checksums of the files, of larger
+    ones but a model's only over their ends: enough to notice that another is in its place.
     """
     manifest = require(folder, kind, fix, contents=contents)
     if manifest is not None:
@@ -154,8 +151,8 @@ def identity(folder: Path, kind: str, fix: str, *, contents: bool = False) -> di
     files = []
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != LOCK):
         size = path.stat().st_size
-        small = size < 64 << 20 or kind == "model"
-        files.append([str(path.relative_to(folder)), size, sha256(path) if small else ""])
+        ends = 0 if size < 1 << 20 or kind == "model" else 1 << 16
+        files.append([str(path.relative_to(folder)), size, sha256(path, ends)])
     return {"kind": kind, "fingerprint": canonical_hash([kind, "without manifest", files])}
 
 

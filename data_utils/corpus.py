@@ -8,13 +8,15 @@ row of the corpus that it was taken from).
 import json
 import re
 from collections.abc import Iterator
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from data_utils import artefact
 from data_utils.errors import ArtefactError, InputError
-from data_utils.shards import Shard, find_shards, open_shard
+from data_utils.mapped import map_files
+from data_utils.shards import Shard, Shards, find_shards, windows
 
 DEFAULT_LENGTH = 1025
 
@@ -38,12 +40,20 @@ class Corpus:
         self.all_shards = len(prefixes)
         first, last = shards or (0, self.all_shards)
         self.first_shard, self.last_shard = first, min(last, self.all_shards)
-        self.shards = [open_shard(prefix) for prefix in prefixes[first:last]]
-        self.starts = np.cumsum([0, *(len(shard) for shard in self.shards)], dtype=np.int64)
+        if first >= self.last_shard:
+            raise InputError(
+                "the corpus has no such shards",
+                where=folder,
+                expected=f"a range inside 0:{self.all_shards}",
+                found=f"{first}:{last}",
+                fix="choose shards that it has",
+            )
+        self._mapped = Shards(prefixes[first:last])
+        self._columns: dict[Path, np.ndarray] = {}
         self.max_length = self._max_length()
 
     def __len__(self) -> int:
-        return int(self.starts[-1])
+        return int(self._mapped.starts[-1])
 
     def _max_length(self) -> int:
         if self.manifest is not None and "max_length" in self.manifest["content"]:
@@ -54,7 +64,7 @@ class Corpus:
     @property
     def dtype(self) -> np.dtype:
         """Type of a stored token."""
-        return self.shards[0].tokens.dtype
+        return self._mapped.dtype
 
     @property
     def tokenizer_folder(self) -> Path | None:
@@ -67,103 +77,92 @@ class Corpus:
         """Names that domain numbers stand for; empty where the domains are unknown."""
         return self.manifest["counts"].get("domains", []) if self.manifest else []
 
+    @cached_property
+    def shards(self) -> list[Shard]:
+        """The shards one by one."""
+        return [self._mapped[number] for number in range(len(self._mapped.headers))]
+
     def row(self, row: int) -> np.ndarray:
         """The tokens of one row, [length]."""
         return next(self.runs(np.array([row])))
 
-    def locate(self, row: int) -> tuple:
+    def locate(self, row: int) -> tuple[Shard, int]:
         """(shard, row inside it) of a row."""
-        number = int(np.searchsorted(self.starts, row, side="right")) - 1
-        return self.shards[number], int(row - self.starts[number])
+        number = int(self._mapped.locate(np.array([row]))[0])
+        return self.shards[number], int(row - self._mapped.starts[number])
 
     def lengths(self, rows: np.ndarray) -> np.ndarray:
         """Tokens of each of the rows, [len(rows)] int64."""
-        lengths = np.empty(len(rows), np.int64)
-        for shard, where, inside in self._by_shard(rows):
-            lengths[where] = shard.lengths[inside]
-        return lengths
+        return self._mapped.lengths(np.asarray(rows, np.int64))
 
     def batch(self, rows: np.ndarray, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
         """(tokens [len(rows), longest] int64 padded on the right with pad_id, lengths [len(rows)]).
 
-        No Python loop over rows: one gather a shard.
+        No Python loop over rows or shards: all rows are one gather.
         """
-        rows = np.asarray(rows, np.int64)
-        spans = [(s, where, *self._spans(s, inside)) for s, where, inside in self._by_shard(rows)]
-        lengths = np.empty(len(rows), np.int64)
-        for _, where, starts, ends in spans:
-            lengths[where] = ends - starts
-        columns = np.arange(lengths.max(initial=0))
-        tokens = np.full((len(rows), len(columns)), pad_id, np.int64)
-        for shard, where, starts, _ in spans:
-            real = columns < lengths[where, None]
-            places = np.minimum(starts[:, None] + columns, max(len(shard.tokens) - 1, 0))
-            if real.any():
-                tokens[where] = np.where(real, shard.tokens[places], pad_id)
+        starts, lengths = self._mapped.spans(np.asarray(rows, np.int64))
+        longest = int(lengths.max(initial=0))
+        tokens = windows(self._mapped.tokens, longest)[starts].astype(np.int64)
+        np.copyto(tokens, pad_id, where=padding(longest)[lengths])
         return tokens, lengths
-
-    def _spans(self, shard: Shard, inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """First token and end of rows of a shard, [len(inside)] int64 each, checked."""
-        offsets, lengths = shard.offsets[inside], shard.lengths[inside]
-        starts, rest = np.divmod(offsets, shard.tokens.itemsize)
-        ends = starts + lengths
-        bad = (offsets < 0) | (rest != 0) | (lengths < 0) | (ends > len(shard.tokens))
-        if bad.any():
-            raise ArtefactError(
-                f"row {int(inside[bad.argmax()])} of the shard points outside its .bin",
-                where=f"{shard.prefix}.idx",
-                fix="get or make the shard again",
-            )
-        return starts, ends
-
-    def _by_shard(self, rows: np.ndarray) -> Iterator[tuple]:
-        """(shard, positions in rows, rows inside the shard) for every shard that is touched."""
-        numbers = np.searchsorted(self.starts, rows, side="right") - 1
-        for number in np.unique(numbers):
-            where = np.flatnonzero(numbers == number)
-            yield self.shards[number], where, rows[where] - self.starts[number]
 
     def runs(self, rows: np.ndarray) -> Iterator[np.ndarray]:
         """The tokens of ascending rows back to back, as slices of neighbouring rows."""
-        for shard, _, inside in self._by_shard(rows):
-            starts, ends = self._spans(shard, inside)
-            breaks = np.flatnonzero(starts[1:] != ends[:-1])
-            firsts, lasts = np.append(0, breaks + 1), np.append(breaks, len(inside) - 1)
-            for first, last in zip(starts[firsts], ends[lasts], strict=True):
-                yield shard.tokens[first:last]
+        starts, lengths = self._mapped.spans(np.asarray(rows, np.int64))
+        ends = starts + lengths
+        breaks = np.flatnonzero(starts[1:] != ends[:-1])
+        firsts, lasts = np.append(0, breaks + 1), np.append(breaks, len(rows) - 1)
+        for first, last in zip(starts[firsts], ends[lasts], strict=True):
+            yield self._mapped.tokens[first:last]
 
     def side(self, name: str, rows: np.ndarray) -> np.ndarray | None:
-        """Values of the side files name_K.npy at the rows, None where there are none."""
-        paths = [
-            self.folder / f"{name}_{self.first_shard + number}.npy"
-            for number in range(len(self.shards))
-        ]
-        if not any(path.exists() for path in paths):
+        """Values of the side files name_K.npy at the rows, None where there are none.
+
+        Only files of shards that hold some of the rows are opened, each once.
+        """
+        if name not in self._sides:
             return None
-        columns = [
-            self._column(path, shard) for path, shard in zip(paths, self.shards, strict=True)
-        ]
-        values = np.empty(len(rows), columns[0].dtype)
-        for number, column in enumerate(columns):
-            inside = (rows >= self.starts[number]) & (rows < self.starts[number + 1])
-            values[inside] = column[rows[inside] - self.starts[number]]
+        rows = np.asarray(rows, np.int64)
+        numbers = self._mapped.locate(rows)
+        order = numbers.argsort(kind="stable")
+        values = None
+        for where in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):
+            number = int(numbers[where[0]]) if len(where) else 0
+            column = self._column(name, number)
+            values = np.empty(len(rows), column.dtype) if values is None else values
+            values[where] = column[rows[where] - self._mapped.starts[number]]
         return values
 
-    def _column(self, path: Path, shard: Shard) -> np.ndarray:
-        """One side file; it must fit its shard."""
+    @cached_property
+    def _sides(self) -> set[str]:
+        """Names of the side files that some of the shards have."""
+        found = (path.stem.rpartition("_") for path in self.folder.glob("*.npy"))
+        shards = range(self.first_shard, self.last_shard)
+        return {name for name, _, number in found if number.isdigit() and int(number) in shards}
+
+    def _column(self, name: str, number: int) -> np.ndarray:
+        """One side file, mapped; it must fit its shard."""
+        path = self.folder / f"{name}_{self.first_shard + number}.npy"
+        if path not in self._columns:
+            values = self._load(path, self._mapped.headers[number].sequences)
+            data, _ = map_files([path], [path.stat().st_size])
+            self._columns[path] = np.ndarray(len(values), values.dtype, data, values.offset)
+        return self._columns[path]
+
+    def _load(self, path: Path, rows: int) -> np.memmap:
         fix = "make the corpus again"
         try:
             values = np.load(path, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError:
             raise ArtefactError("a file of the corpus is missing", where=path, fix=fix) from None
-        except ValueError as error:
+        except (ValueError, EOFError) as error:
             raise ArtefactError(f"not readable ({error})", where=path, fix=fix) from error
-        if len(values) != len(shard):
+        if values.shape != (rows,):
             raise ArtefactError(
                 "the file does not fit its shard",
                 where=path,
-                expected=f"{len(shard)} rows",
-                found=len(values),
+                expected=f"{rows} rows",
+                found=" x ".join(map(str, values.shape)),
                 fix=fix,
             )
         return values
@@ -178,6 +177,12 @@ class Corpus:
 
         start = load_tokenizer(self.tokenizer_folder).decode(self.row(row)[:24].tolist())
         return f"{text} ({json.dumps(start, ensure_ascii=False)} ...)"
+
+
+@lru_cache(maxsize=16)
+def padding(longest: int) -> np.ndarray:
+    """Which columns are padding in a row of each length, [longest + 1, longest] bool, as a view."""
+    return windows(np.repeat([False, True], longest), longest)[::-1]
 
 
 def shard_range(text: str) -> tuple[int, int]:

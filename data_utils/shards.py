@@ -13,9 +13,10 @@ data_K.idx  offset size
 All numbers are little-endian.
 """
 
+import os
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +24,12 @@ import numpy as np
 
 from data_utils.artefact import atomic_file
 from data_utils.errors import ArtefactError
+from data_utils.mapped import map_files
 
 MAGIC = b"MMIDIDX\0\0"
 HEADER = struct.Struct("<9sQBQQ")
 TOKEN_TYPES = {4: np.dtype("<i4"), 8: np.dtype("<u2")}
+BLOCK = 1 << 20  # rows looked up together: all rows of a corpus would need several numbers each
 VERIFY = "python3 tools/verify.py on its folder shows all damage; get or make the shard again"
 
 
@@ -60,6 +63,53 @@ def write_shard(
 
 
 @dataclass(frozen=True)
+class Header:
+    """What a shard's index says of it: sequences, and tokens in its .bin."""
+
+    prefix: Path
+    dtype: np.dtype
+    sequences: int
+    index_size: int
+    tokens: int
+
+
+def read_header(prefix: Path) -> Header:
+    """Compare a shard's two files; disagreement is an ArtefactError that names the file."""
+    index, data = prefix.with_name(prefix.name + ".idx"), prefix.with_name(prefix.name + ".bin")
+    for path in (index, data):
+        if not path.is_file():
+            raise ArtefactError("a file of a shard is missing", where=path, fix=VERIFY)
+    with open(index, "rb") as file:
+        head = file.read(HEADER.size)
+        if len(head) < HEADER.size or head[:9] != MAGIC:
+            raise ArtefactError("this is no MMIDIDX index", where=index, fix=VERIFY)
+        _, version, code, n, entries = HEADER.unpack(head)
+        if version != 1 or code not in TOKEN_TYPES:
+            raise ArtefactError(
+                "unknown index format",
+                where=index,
+                expected="version 1 with tokens of type 4 (int32) or 8 (uint16)",
+                found=f"version {version}, type {code}",
+                fix=VERIFY,
+            )
+        index_size = HEADER.size + 12 * n + 8 * entries
+        _same_size(index, index_size, "wrong size")
+        last = [
+            int.from_bytes(os.pread(file.fileno(), size, place), "little", signed=True)
+            for size, place in ((8, HEADER.size + 12 * n - 8), (4, HEADER.size + 4 * n - 4))
+        ]
+    size = last[0] + last[1] * TOKEN_TYPES[code].itemsize if n else 0
+    _same_size(data, size, "the tokens do not fit the index beside them")
+    return Header(prefix, TOKEN_TYPES[code], n, index_size, size // TOKEN_TYPES[code].itemsize)
+
+
+def _same_size(path: Path, size: int, what: str) -> None:
+    found = path.stat().st_size
+    if found != size:
+        raise ArtefactError(what, where=path, expected=f"{size} bytes", found=found, fix=VERIFY)
+
+
+@dataclass(frozen=True)
 class Shard:
     """One memory-mapped shard: lengths [n] int32, offsets [n] int64 in bytes, tokens [all]."""
 
@@ -72,53 +122,99 @@ class Shard:
         return len(self.lengths)
 
 
+class Shards:
+    """Memory-mapped shards, their tokens as one array: tokens [all], zeros between the files."""
+
+    def __init__(self, prefixes: Sequence[Path]) -> None:
+        self.headers = [read_header(prefix) for prefix in prefixes]
+        self.dtype = self.headers[0].dtype
+        for header in self.headers:
+            if header.dtype != self.dtype:
+                raise ArtefactError(
+                    f"tokens of another type than those of {prefixes[0].name}",
+                    where=f"{header.prefix}.idx",
+                    expected=self.dtype,
+                    found=header.dtype,
+                    fix="put corpora of different token types into folders of their own",
+                )
+        self.index, self.index_starts = map_files(
+            [Path(f"{prefix}.idx") for prefix in prefixes], [h.index_size for h in self.headers]
+        )
+        data, starts = map_files(
+            [Path(f"{prefix}.bin") for prefix in prefixes],
+            [h.tokens * self.dtype.itemsize for h in self.headers],
+        )
+        self.tokens = data.view(self.dtype)
+        sizes = np.array([h.tokens for h in self.headers], np.int64) * self.dtype.itemsize
+        sequences = np.array([h.sequences for h in self.headers], np.int64)
+        self.starts = np.cumsum(np.append(0, sequences))
+        # A line a shard: where row 0 would have its length and its offset in the index if the
+        # shard had it, the bytes of the .bin, and its first token in tokens.
+        lengths = self.index_starts + HEADER.size - 4 * self.starts[:-1]
+        offsets = self.index_starts + HEADER.size + 4 * sequences - 8 * self.starts[:-1]
+        self._table = np.stack([lengths, offsets, sizes, starts // self.dtype.itemsize], axis=1)
+        # The format aligns nothing, so numbers may begin at any byte of the index.
+        self._four, self._eight = windows(self.index, 4), windows(self.index, 8)
+
+    def __getitem__(self, number: int) -> Shard:
+        """One of the shards, as views."""
+        header, start = self.headers[number], self._table[number, 3]
+        n, place = header.sequences, self.index_starts[number] + HEADER.size
+        lengths = np.ndarray(n, "<i4", self.index, place)
+        offsets = np.ndarray(n, "<i8", self.index, place + 4 * n)
+        return Shard(header.prefix, lengths, offsets, self.tokens[start : start + header.tokens])
+
+    def locate(self, rows: np.ndarray) -> np.ndarray:
+        """Number of the shard of each row, [len(rows)] int64; a row beyond is an IndexError."""
+        if len(rows) and not 0 <= rows.min() <= rows.max() < self.starts[-1]:
+            raise IndexError(f"rows outside 0 .. {self.starts[-1] - 1}")
+        return self.starts[1:].searchsorted(rows, side="right")
+
+    def lengths(self, rows: np.ndarray) -> np.ndarray:
+        """Tokens of each row, [len(rows)] int64."""
+        lengths = np.empty(len(rows), np.int64)
+        for start in range(0, len(rows), BLOCK):
+            part = rows[start : start + BLOCK]
+            places = self._table[self.locate(part), 0] + 4 * part
+            lengths[start : start + BLOCK] = self._four[places].view("<i4")[:, 0]
+        self._check(lengths < 0, rows)
+        return lengths
+
+    def spans(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(first token of each row in tokens, its length), [len(rows)] int64 each."""
+        table = self._table[self.locate(rows)]
+        lengths = self._four[table[:, 0] + 4 * rows].view("<i4")[:, 0].astype(np.int64)
+        offsets = self._eight[table[:, 1] + 8 * rows].view("<i8")[:, 0]
+        itemsize = self.dtype.itemsize
+        behind = table[:, 2] - offsets - itemsize * lengths
+        # A number is negative if its sign bit is set, so one of three is if that of their OR is.
+        self._check(((offsets | lengths | behind) < 0) | (offsets % itemsize != 0), rows)
+        return table[:, 3] + offsets // itemsize, lengths
+
+    def _check(self, bad: np.ndarray, rows: np.ndarray) -> None:
+        if not bad.any():
+            return
+        row = rows[bad.argmax()]
+        number = int(self.locate(row[None])[0])
+        raise ArtefactError(
+            f"row {row - self.starts[number]} of the shard points outside its .bin",
+            where=f"{self.headers[number].prefix}.idx",
+            fix=VERIFY,
+        )
+
+
+def windows(values: np.ndarray, length: int) -> np.ndarray:
+    """All stretches of `length` values, [len(values) - length + 1, length], as a view.
+
+    An index into it copies whole stretches, which is much faster than an index for each value.
+    """
+    shape = (len(values) - length + 1, length)
+    return np.ndarray(shape, values.dtype, values, strides=(values.itemsize, values.itemsize))
+
+
 def open_shard(prefix: Path) -> Shard:
-    """Map a shard; whatever in the two files disagrees is an ArtefactError that names the file."""
-    index, data = prefix.with_name(prefix.name + ".idx"), prefix.with_name(prefix.name + ".bin")
-    for path in (index, data):
-        if not path.is_file():
-            raise ArtefactError("a file of a shard is missing", where=path, fix=VERIFY)
-    with open(index, "rb") as file:
-        head = file.read(HEADER.size)
-    if len(head) < HEADER.size or head[:9] != MAGIC:
-        raise ArtefactError("this is no MMIDIDX index", where=index, fix=VERIFY)
-    _, version, code, n, entries = HEADER.unpack(head)
-    if version != 1 or code not in TOKEN_TYPES:
-        found = f"version {version}, type {code}"
-        raise ArtefactError(
-            "unknown index format",
-            where=index,
-            expected="version 1 with tokens of type 4 (int32) or 8 (uint16)",
-            found=found,
-            fix=VERIFY,
-        )
-    size = HEADER.size + 12 * n + 8 * entries
-    found = index.stat().st_size
-    if found != size:
-        raise ArtefactError(
-            "wrong size", where=index, expected=f"{size} bytes", found=found, fix=VERIFY
-        )
-    lengths = _map(index, "<i4", n, HEADER.size)
-    offsets = _map(index, "<i8", n, HEADER.size + 4 * n)
-    dtype = TOKEN_TYPES[code]
-    size = int(offsets[-1]) + int(lengths[-1]) * dtype.itemsize if n else 0
-    found = data.stat().st_size
-    if found != size:
-        raise ArtefactError(
-            "the tokens do not fit the index beside them",
-            where=data,
-            expected=f"{size} bytes",
-            found=found,
-            fix=VERIFY,
-        )
-    return Shard(prefix, lengths, offsets, _map(data, dtype, size // dtype.itemsize, 0))
-
-
-def _map(path: Path, dtype: str | np.dtype, count: int, offset: int) -> np.ndarray:
-    if count == 0:
-        return np.empty(0, dtype)
-    mapped = np.memmap(path, dtype, mode="r", offset=offset, shape=(count,))
-    return mapped.view(np.ndarray)
+    """Map one shard."""
+    return Shards([prefix])[0]
 
 
 def find_shards(folder: Path, split: str) -> list[Path]:

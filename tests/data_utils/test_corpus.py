@@ -98,6 +98,9 @@ def test_a_range_of_shards(folder, rows):
     assert len(part) == 14 and part.row(0).tolist() == rows[8].tolist()
     assert part.side("domain", np.arange(14)).tolist() == [i % 3 for i in range(8, 22)]
     assert part.batch(np.array([13]), 0)[0][0].tolist() == rows[21].tolist()
+    for beyond in ((5, 9), (3, 3)):
+        with pytest.raises(InputError, match="a range inside 0:5"):
+            Corpus(folder, shards=beyond)
 
 
 def test_a_corpus_without_manifest_is_read_as_it_is(folder):
@@ -123,21 +126,46 @@ def test_max_length_from_manifest_name_or_default(tmp_path, rows, tokenizer_fold
 def test_identity_of_a_corpus_without_manifest(tmp_path, folder, rows):
     twin = shutil.copytree(folder, tmp_path / "elsewhere")
     assert Corpus(twin).identity == Corpus(folder).identity
+    large = twin / "large.bin"
+    large.write_bytes(b"1" * (2 << 20))
+    before = Corpus(twin).identity
+    large.write_bytes(b"1" * (2 << 20) + b"2")
+    assert Corpus(twin).identity != before
+    large.write_bytes(b"1" * ((2 << 20) - 1) + b"2")
+    assert Corpus(twin).identity != before
     swapped = [rows[1], rows[0], *rows[2:]]
     other = write_plain(tmp_path / "qwen-65", swapped)
     assert Corpus(other).identity != Corpus(folder).identity
 
 
-@pytest.mark.parametrize("offset", [-2, 1, 10**6])
+@pytest.mark.parametrize("offset", [-2, 1, 10**6, -(2**63), 2**63 - 2])
 def test_an_offset_out_of_range_names_the_file_and_row(tmp_path, rows, offset):
     folder = write_plain(tmp_path / "qwen-65", rows)
-    index = folder / "data_0.idx"
-    content = bytearray(index.read_bytes())
-    at = 34 + 4 * SIZES[0] + 8 * 2  # the offset of row 2
-    content[at : at + 8] = offset.to_bytes(8, "little", signed=True)
-    index.write_bytes(content)
+    poke(folder / "data_0.idx", 34 + 4 * SIZES[0] + 8 * 2, offset, 8)
     corpus = Corpus(folder)
     corpus.batch(np.array([0, 1, 4]), 0)
+    assert_row_2_is_refused(corpus)
+
+
+@pytest.mark.parametrize("length", [-1, -(2**31), 10**6, 2**31 - 1])
+def test_a_length_out_of_range_names_the_file_and_row(tmp_path, rows, length):
+    folder = write_plain(tmp_path / "qwen-65", rows)
+    poke(folder / "data_0.idx", 34 + 4 * 2, length, 4)
+    corpus = Corpus(folder)
+    corpus.batch(np.array([0, 1, 4]), 0)
+    assert_row_2_is_refused(corpus)
+    if length < 0:
+        with pytest.raises(ArtefactError, match=r"row 2 .* in .*data_0\.idx"):
+            corpus.lengths(np.array([1, 2]))
+
+
+def poke(path, at, number, size):
+    content = bytearray(path.read_bytes())
+    content[at : at + size] = number.to_bytes(size, "little", signed=True)
+    path.write_bytes(content)
+
+
+def assert_row_2_is_refused(corpus):
     for read in (
         lambda: corpus.batch(np.array([4, 2]), 0),
         lambda: list(corpus.runs(np.array([1, 2, 4]))),
@@ -148,12 +176,44 @@ def test_an_offset_out_of_range_names_the_file_and_row(tmp_path, rows, offset):
         assert caught.value.code == 3
 
 
+@pytest.mark.parametrize("suffixes", [(".idx",), (".bin",), (".idx", ".bin")])
+def test_a_missing_shard_in_the_middle_is_named(tmp_path, rows, suffixes):
+    folder = write_plain(tmp_path / "qwen-65", rows)
+    for suffix in suffixes:
+        (folder / f"data_3{suffix}").unlink()
+    with pytest.raises(ArtefactError, match=rf"data_3\{suffixes[0]}") as caught:
+        Corpus(folder)
+    assert caught.value.code == 3
+
+
+def test_a_corpus_as_the_original_leaves_it(tmp_path, rows):
+    """One document entry, [0], a shard, and an empty .bin without .idx behind a full shard."""
+    folder = write_plain(tmp_path / "qwen-65", rows)
+    for shard, n in enumerate(SIZES):
+        (folder / f"domain_{shard}.npy").unlink()
+        index = folder / f"data_{shard}.idx"
+        content = bytearray(index.read_bytes()[: 34 + 12 * n])
+        content[26:34] = (1).to_bytes(8, "little")
+        index.write_bytes(content + bytes(8))
+    (folder / f"data_{len(SIZES)}.bin").touch()
+    corpus = Corpus(folder)
+    tokens, lengths = corpus.batch(np.arange(len(rows)), 599)
+    expected, expected_lengths = padded(rows, 599)
+    assert np.array_equal(tokens, expected) and np.array_equal(lengths, expected_lengths)
+    assert corpus.side("domain", np.arange(3)) is None
+
+
+def test_shards_of_two_token_types_are_refused(tmp_path, rows):
+    folder = write_plain(tmp_path / "qwen-65", rows)
+    write_shard(folder / "data_3", [len(row) for row in rows[8:13]], rows[8:13], np.dtype("<i4"))
+    with pytest.raises(ArtefactError, match=r"data_3\.idx: expected uint16, found int32"):
+        Corpus(folder)
+
+
 def test_runs_do_not_take_what_lies_between_rows(tmp_path, rows):
     folder = write_plain(tmp_path / "qwen-65", rows)
     index = folder / "data_0.idx"
-    content = bytearray(index.read_bytes())
-    content[34:38] = (len(rows[0]) - 1).to_bytes(4, "little")  # row 0 ends before row 1 begins
-    index.write_bytes(content)
+    poke(index, 34, len(rows[0]) - 1, 4)  # row 0 ends before row 1 begins
     runs = list(Corpus(folder).runs(np.array([0, 1])))
     assert [run.tolist() for run in runs] == [rows[0][:-1].tolist(), rows[1].tolist()]
 
@@ -169,6 +229,22 @@ def test_side_files_must_fit_their_shards(tmp_path, rows):
     (folder / "domain_3.npy").unlink()
     with pytest.raises(ArtefactError, match=r"domain_3\.npy"):
         Corpus(folder).side("domain", np.arange(20))
+
+
+def test_side_files_are_opened_once_and_only_where_rows_are(tmp_path, rows):
+    folder = write_plain(tmp_path / "qwen-65", rows)
+    (folder / "domain_3.npy").unlink()
+    corpus = Corpus(folder)
+    in_others = np.array([21, 0, 7, 13, 6])
+    for _ in range(2):
+        assert corpus.side("domain", in_others).tolist() == (in_others % 3).tolist()
+        (folder / "domain_4.npy").unlink(missing_ok=True)
+    assert corpus.side("domain", in_others[:0]).dtype == np.uint8
+    with pytest.raises(ArtefactError, match=r"domain_3\.npy"):
+        corpus.side("domain", np.array([0, 8]))
+    (folder / "domain_1.npy").write_bytes(b"")
+    with pytest.raises(ArtefactError, match=r"domain_1\.npy"):
+        Corpus(folder).side("domain", np.array([7]))
 
 
 def test_no_corpus_and_no_shards(tmp_path):

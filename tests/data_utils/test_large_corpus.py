@@ -1,0 +1,91 @@
+"""A corpus of 250 shards of a million sequences: what opening and reading it costs.
+
+The shards share one index (hard links); their tokens are holes of sparse files. Their figures are
+printed with pytest -s.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from data_utils import artefact
+from data_utils.shards import HEADER, MAGIC
+from data_utils.start import CODE_ROOT
+
+SHARDS, ROWS, LENGTH = 250, 1_000_000, 1025
+READ = """
+import json, os, re, sys, time
+from pathlib import Path
+import numpy as np
+from data_utils.corpus import Corpus
+
+def usage():
+    status = Path("/proc/self/status").read_text()
+    kilobytes = int(re.search(r"VmRSS:\\s+(\\d+)", status)[1])
+    return kilobytes / 1024, len(os.listdir("/proc/self/fd"))
+
+megabytes, descriptors = usage()
+started = time.monotonic()
+corpus = Corpus(Path(sys.argv[1]))
+found = {"seconds": time.monotonic() - started, "rows": len(corpus)}
+found["megabytes"] = usage()[0] - megabytes
+rows = np.linspace(0, len(corpus) - 1, 250).astype(int)
+tokens, lengths = corpus.batch(rows, 7)
+found["shape"] = tokens.shape
+found["domains"] = len(corpus.side("domain", rows))
+found["descriptors"] = usage()[1] - descriptors
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("large") / f"qwen-{LENGTH}"
+    folder.mkdir()
+    with open(folder / "data_0.idx", "wb") as file:
+        file.write(HEADER.pack(MAGIC, 1, 4, ROWS, ROWS + 1))
+        file.write(np.full(ROWS, LENGTH, "<i4"))
+        file.write(np.arange(ROWS, dtype="<i8") * LENGTH * 4)
+        file.write(np.arange(ROWS + 1, dtype="<i8"))
+    with open(folder / "data_0.bin", "wb") as file:
+        os.ftruncate(file.fileno(), 4 * ROWS * LENGTH)
+    np.save(folder / "domain_0.npy", np.zeros(ROWS, np.uint8))
+    for shard in range(1, SHARDS):
+        for name in ("data_{}.idx", "data_{}.bin", "domain_{}.npy"):
+            os.link(folder / name.format(0), folder / name.format(shard))
+    return folder
+
+
+def write_manifest(folder):
+    """A manifest with all the files, whose checksums nobody computed."""
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+    manifest = {
+        "kind": "corpus",
+        "format": artefact.FORMAT,
+        "content": {"max_length": LENGTH},
+        "counts": {},
+        "inputs": {},
+        "files": [{"name": n, "size": size, "sha256": "0" * 64} for n, size in sizes.items()],
+    }
+    manifest["fingerprint"] = artefact.fingerprint(manifest)
+    artefact.write_json(folder / artefact.MANIFEST, manifest)
+
+
+@pytest.mark.parametrize("manifest", [False, True])
+def test_opening_takes_a_second_little_memory_and_no_descriptors(folder, manifest):
+    if manifest:
+        write_manifest(folder)
+    done = subprocess.run(
+        [sys.executable, "-c", READ, folder], cwd=CODE_ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    print(f"manifest {manifest}: {found}")
+    assert found["rows"] == SHARDS * ROWS and found["shape"] == [250, LENGTH]
+    assert found["seconds"] < 3  # about 0.3; the machine may be busy
+    assert found["megabytes"] < 100
+    assert found["descriptors"] == 0 and found["domains"] == 250
