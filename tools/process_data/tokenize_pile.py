@@ -151,6 +151,9 @@ def tokenize(
             cut(batch, work)
             if work.shards.flush():
                 progress.save(output.folder, work, batch.state)
+        if encoder.slow_texts:
+            print(f"{encoder.slow_texts:,} documents have characters that only Hugging Face's "
+                  "tokenizer treats as the model's does: it encoded them")  # fmt: skip
     work.shards.flush(last=True)
     if work.shards.rows == 0:
         raise InputError(

@@ -1,0 +1,74 @@
+"""Which texts two implementations of one tokenizer can differ on, character by character.
+
+They hold tables of different Unicode versions: a character that one of them does not know is
+normalised, or taken for a letter, by the other alone. Each character is tried once, when it first
+occurs, in strings that show its class and its part in normalisation; what is assigned in both
+normalises alike in all versions (Unicode's stability policy).
+"""
+
+import unicodedata
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+UNKNOWN, EQUAL, DIFFERENT = 0, 1, 2
+# As a letter, a digit, a mark, a space, after an apostrophe ('s may be matched without regard to
+# case); next to marks of the lowest and of a middle combining class, which are reordered around it.
+PROBE = "a{0}b1{0}2 {0}. {0}\n'{0} x{0}\u0334y\u0301{0}z \u0315{0}"
+
+
+class Characters:
+    """Remembers on which characters two encoders differ.
+
+    An encoder takes texts and returns the ids of all of them back to back, and their numbers.
+    """
+
+    def __init__(self, *encoders: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]) -> None:
+        self.encoders = encoders
+        self.kinds = np.zeros(0x110000, np.uint8)
+        self.kinds[:0x80] = EQUAL
+        self._try_compositions()
+
+    def may_differ(self, text: str) -> bool:
+        """Whether the encoders may give different ids for text."""
+        if text.isascii():
+            return False
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+        kinds = self.kinds[codes]
+        if not kinds.all():
+            self._try(np.unique(codes[kinds == UNKNOWN]).tolist())
+            kinds = self.kinds[codes]
+        return bool((kinds == DIFFERENT).any())
+
+    def _try(self, codes: list[int]) -> None:
+        letters = [chr(code) for code in codes]
+        probes = [PROBE.format(c) + unicodedata.normalize("NFD", c) for c in letters]
+        equal = self._equal(probes)
+        # Characters that this Python does not know either have no probe that shows their part.
+        known = [unicodedata.category(c) != "Cn" for c in letters]
+        self.kinds[codes] = np.where(equal & known, EQUAL, DIFFERENT)
+
+    def _try_compositions(self) -> None:
+        """Pairs that are composed to one character; Hangul's are composed by arithmetic."""
+        pairs = []
+        for code in [*range(0xC0, 0xAC00), *range(0xD7A4, 0x30000)]:
+            parts = unicodedata.decomposition(chr(code))
+            if parts and parts[0] != "<":
+                pairs.append(unicodedata.normalize("NFD", chr(code)))
+        for pair, equal in zip(pairs, self._equal(pairs), strict=True):
+            if not equal:
+                self.kinds[[ord(c) for c in pair]] = DIFFERENT
+
+    def _equal(self, texts: list[str]) -> np.ndarray:
+        """[len(texts)] bool: the encoders give the same ids for it."""
+        (ids, lengths), (other_ids, other_lengths) = (encode(texts) for encode in self.encoders)
+        ends, other_ends = np.cumsum(lengths), np.cumsum(other_lengths)
+        return np.array(
+            [
+                np.array_equal(ids[end - size : end], other_ids[other_end - other_size : other_end])
+                for end, size, other_end, other_size in zip(
+                    ends, lengths, other_ends, other_lengths, strict=True
+                )
+            ],
+            bool,
+        )
