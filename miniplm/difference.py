@@ -122,8 +122,11 @@ def join(teacher: Scores, reference: Scores, output: artefact.Output) -> None:
         "first_row": teacher.first_row,
         "without_a_defined_difference": int((~defined).sum()),
     }
-    inputs = {name: entry["fingerprint"] for name, entry in teacher.manifest["inputs"].items()}
-    output.finish([FILE, *extra], counts, report={"corpus": inputs["corpus"]})
+    report = {
+        "corpus": teacher.manifest["inputs"]["corpus"]["fingerprint"],
+        "seen_in_training": reference.manifest["report"].get("seen_in_training", False),
+    }
+    output.finish([FILE, *extra], counts, report)
     print(
         f"{output.folder}: {defined.sum():,} differences, mean {r[defined].mean():.3f}, standard "
         f"deviation {r[defined].std():.3f}; report: {output.folder / 'report.html'}"

@@ -73,6 +73,7 @@ class Job:
     output: artefact.Output
     blocks: Blocks
     first_row: int
+    seen_in_training: bool  # the model was trained on some of the rows
 
 
 def check(argv: list[str]) -> Path:
@@ -115,7 +116,15 @@ def prepare(settings: Settings) -> Job:
     corpus = Corpus(whole.folder, shards=(first, last))
     model_folder = under(base, settings.model_path)
     identity = artefact.identity(model_folder, "model", GET_MODEL)
-    refuse_reference_data(corpus, model_folder, settings.allow_reference_data)
+    seen = trained_on_some(corpus, model_folder)
+    if seen and not settings.allow_reference_data:
+        raise InputError(
+            "the model was trained on some of the sequences to be scored",
+            where=corpus.folder,
+            expected=f"shards other than {seen}",
+            found=f"{corpus.first_shard}:{corpus.last_shard}",
+            fix="choose SCORE_SHARDS outside REF_SHARDS, or add --allow-reference-data true",
+        )
     tokenizer_folder = corpus_tokenizer(corpus, under(base, settings.tokenizer_path))
     same_tokenizer(corpus, model_folder)
     resolve_precision(settings.precision)
@@ -138,26 +147,21 @@ def prepare(settings: Settings) -> Job:
     blocks = Blocks(output.folder, -(-len(corpus) // settings.block_size), SUFFIX)
     first_row = int(sum(len(s) for s in whole.shards[: corpus.first_shard]))
     eos_id = end_of_text(corpus, tokenizer_folder)
-    return Job(corpus, model_folder, eos_id, output, blocks, first_row)
+    return Job(corpus, model_folder, eos_id, output, blocks, first_row, bool(seen))
 
 
-def refuse_reference_data(corpus: Corpus, model_folder: Path, allowed: bool) -> None:
-    """A reference is not asked about sequences that it has been trained on."""
+def trained_on_some(corpus: Corpus, model_folder: Path) -> str:
+    """The shards of the corpus that the model was trained on if some of its rows are in them."""
     manifest = artefact.read_manifest(model_folder) or {}
     trained_on = manifest.get("report", {}).get("trained_on", {})
     source = trained_on.get("made_from", {}).get("corpus", {}).get("fingerprint")
     first, last = trained_on.get("corpus", {}).get("shards", [0, 0])
     mine = corpus.identity["fingerprint"]
-    same = manifest.get("inputs", {}).get("corpus", {}).get("fingerprint") == mine
-    overlap = source == mine and first < corpus.last_shard and corpus.first_shard < last
-    if (same or overlap) and not allowed:
-        raise InputError(
-            "the model was trained on some of the sequences to be scored",
-            where=corpus.folder,
-            expected=f"shards other than {first}:{last}",
-            found=f"{corpus.first_shard}:{corpus.last_shard}",
-            fix="choose SCORE_SHARDS outside REF_SHARDS, or add --allow-reference-data true",
-        )
+    if manifest.get("inputs", {}).get("corpus", {}).get("fingerprint") == mine:
+        return f"0:{corpus.all_shards}"
+    if source == mine and first < corpus.last_shard and corpus.first_shard < last:
+        return f"{first}:{last}"
+    return ""
 
 
 def same_tokenizer(corpus: Corpus, model_folder: Path) -> None:
@@ -250,7 +254,8 @@ def finish(job: Job) -> None:
             "first_row": job.first_row,
             "without_counted_tokens": undefined,
         }
-        job.output.finish(names, counts)
+        report = {"seen_in_training": job.seen_in_training}
+        job.output.finish(names, counts, report)
         print(
             f"{job.output.folder}: {len(job.corpus):,} sequences scored, {undefined} of them "
             "without a counted token"

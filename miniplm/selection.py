@@ -42,6 +42,7 @@ class Settings:
     criterion: str = flag("difference", f"one of {', '.join(CRITERIA)}")
     seed: int = flag(10, "of the random criterion")
     shard_size: int = flag(1_000_000, "sequences a shard")
+    allow_reference_data: bool = flag(False, "select from what the reference was trained on too")
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio <= 1:
@@ -65,6 +66,12 @@ def main() -> None:
     stores = under(base, settings.scores)
     store = stores / f"diff-{settings.teacher_name}-{settings.ref_name}"
     manifest = open_store(store, corpus)
+    if manifest["report"]["seen_in_training"] and not settings.allow_reference_data:
+        raise InputError(
+            "the reference was trained on some of the scored sequences",
+            where=store,
+            fix="score others (SCORE_SHARDS outside REF_SHARDS), or --allow-reference-data true",
+        )
     output = artefact.Output(
         under(base, settings.output_folder()),
         "corpus",

@@ -211,6 +211,19 @@ def test_a_reference_does_not_score_what_it_was_trained_on(base):
     assert run.code == 0, run.errors
     run = score(base, "scores/allowed", model_path="reference", allow_reference_data="true")
     assert run.code == 0, run.errors
+    # Asked for, it is remembered: selecting from these scores has to be asked for too.
+    for store, seen in (("own", False), ("allowed", True)):
+        manifest = artefact.read_manifest(base / "scores" / store)
+        assert manifest["report"]["seen_in_training"] is seen
+    assert score(base, "scores/teacher").code == 0
+    names = ["--scores", "scores", "--teacher-name", "teacher", "--ref-name", "allowed"]
+    run = programs.call(base, "miniplm.difference", base, *names)
+    assert run.code == 0, run.errors
+    select = [base, "--data-dir", "corpus", *names, "--save", "selected"]
+    run = programs.call(base, "miniplm.selection", *select)
+    refused(run, 2, "trained on some of the scored sequences", "--allow-reference-data")
+    run = programs.call(base, "miniplm.selection", *select, "--allow-reference-data", "true")
+    assert run.code == 0, run.errors
 
 
 def test_a_damaged_store_is_not_read(base, tmp_path):

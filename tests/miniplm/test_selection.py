@@ -83,7 +83,7 @@ def store(base: Path, corpus: Path, r: np.ndarray) -> None:
     counts = {"sequences": len(r), "first_row": FIRST}
     counts["without_a_defined_difference"] = undefined
     fingerprint = artefact.identity(corpus, "corpus", "")["fingerprint"]
-    output.finish([FILE], counts, {"corpus": fingerprint})
+    output.finish([FILE], counts, {"corpus": fingerprint, "seen_in_training": False})
 
 
 def run(monkeypatch, base: Path, *words: object, corpus: str = "corpus") -> None:
