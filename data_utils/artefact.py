@@ -38,6 +38,9 @@ def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         fsync_folder(path.parent)
+    except OSError as error:  # a full disk is met by a write, which does not know its file
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

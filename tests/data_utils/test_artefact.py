@@ -1,12 +1,14 @@
 """Artefact folders: fingerprints, manifests, and what is done, resumed or refused."""
 
+import errno
 import json
+import os
 import shutil
 
 import pytest
 
 from data_utils import artefact
-from data_utils.errors import ArtefactError, InputError
+from data_utils.errors import ArtefactError, InputError, from_os_error
 
 CONTENT = {"length": 65, "flag": True, "none": None}
 
@@ -222,3 +224,18 @@ def test_identity_without_a_manifest_follows_the_files(tmp_path):
         assert identity("a") == identity("b") != identity("c")
     (tmp_path / "b/0.jsonl").rename(tmp_path / "b/1.jsonl")
     assert identity("a") != identity("b")
+
+
+def test_a_full_disk_names_the_file_and_keeps_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "value.json"
+    artefact.write_json(path, "old")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError) as caught:
+        artefact.write_json(path, "new")
+    fault = from_os_error(caught.value)
+    assert fault.code == 4 and f"No space left on device in {path}" in str(fault)
+    assert path.read_text() == '"old"\n' and list(tmp_path.iterdir()) == [path]

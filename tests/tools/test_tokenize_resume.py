@@ -100,11 +100,6 @@ def undisturbed(base) -> dict[str, str]:
     return found
 
 
-def same(found: dict[str, str], expected: dict[str, str]) -> None:
-    found.pop("corpus.html"), (expected := dict(expected)).pop("corpus.html")  # names its folder
-    assert found == expected
-
-
 def test_killed_twenty_times_it_ends_with_the_same_bytes(base, undisturbed):
     """kill -9 at moments drawn per phase, each start going on where the one before was killed."""
     choice, hit, folder = random.Random(3), set(), base / "killed/qwen-33"
@@ -114,7 +109,7 @@ def test_killed_twenty_times_it_ends_with_the_same_bytes(base, undisturbed):
         moment = choice.randrange(2 if phase in ONCE else 6)
         code = tokenise(base, "killed/qwen-33", kill=(phase, moment))
         if code == 0:  # it came to its end first: begin anew
-            same(content(folder), undisturbed)
+            assert content(folder) == undisturbed
             shutil.rmtree(folder)
             continue
         assert code == -signal.SIGKILL, (base / "log.err").read_text()
@@ -122,7 +117,7 @@ def test_killed_twenty_times_it_ends_with_the_same_bytes(base, undisturbed):
         kills += 1
         shards_kept += (folder / progress.NAME).exists()
     assert tokenise(base, "killed/qwen-33") == 0, (base / "log.err").read_text()
-    same(content(folder), undisturbed)
+    assert content(folder) == undisturbed
     assert not [path for path in folder.iterdir() if path.name.endswith((".tmp", ".npz"))]
     print("phases hit:", sorted(hit))
     assert kills >= 20 and hit == set(PHASES) and shards_kept > 3
@@ -136,7 +131,7 @@ def test_a_start_goes_on_behind_the_last_complete_shard(base, undisturbed):
     assert tokenise(base, "resumed/qwen-33") == 0
     after = {path.name: path.stat().st_ino for path in folder.glob("data_*")}
     assert before.items() <= after.items()  # none of them was written again
-    same(content(folder), undisturbed)
+    assert content(folder) == undisturbed
 
 
 @pytest.mark.parametrize("damage", ["record", "shard"])
@@ -156,7 +151,7 @@ def test_damage_between_the_starts_is_an_error(base, damage):
 def test_workers_and_encoder_change_nothing(base, undisturbed, flags):
     save = "-".join(["other", *flags, "33"])
     assert tokenise(base, save, *flags) == 0, (base / "log.err").read_text()
-    same(content(base / save), undisturbed)
+    assert content(base / save) == undisturbed
 
 
 @pytest.mark.parametrize("suffix", [".jsonl.zst", ".jsonl.gz", ".parquet", "two files"])
@@ -178,7 +173,7 @@ def test_every_format_gives_the_same_bytes(base, undisturbed, suffix):
         compress = zstandard.compress if suffix.endswith("zst") else gzip.compress
         (folder / f"0{suffix}").write_bytes(compress(data))
     assert tokenise(base, f"from {suffix}/qwen-33", text=folder.name) == 0
-    same(content(base / f"from {suffix}/qwen-33"), undisturbed)
+    assert content(base / f"from {suffix}/qwen-33") == undisturbed
 
 
 def test_more_than_255_sources_is_an_error(base):

@@ -72,7 +72,9 @@ def write(folder: Path, counts: dict, report: dict) -> None:
     ):
         parts.append(page.picture(bars(rows, name), title, origin))
     parts.append(page.table(rows, columns, origin))
-    page.write_text(folder / NAME, page.page(f"Corpus {folder.parent.name}/{folder.name}", parts))
+    # Not the folder's name: equal corpora have equal files wherever they lie.
+    title = f"Corpus: {counts['sequences']:,} sequences from {len(rows)} sources"
+    page.write_text(folder / NAME, page.page(title, parts))
 
 
 def bars(rows: list[dict], name: str) -> bytes:
