@@ -4,6 +4,7 @@ Exit codes: 2 the user's input, 3 a corrupt or unfinished artefact, 4 the enviro
 by a signal with the work saved. Anything else is a fault of this code: 1, with its traceback.
 """
 
+import copyreg
 import errno
 from pathlib import Path
 
@@ -28,6 +29,10 @@ class ProgramError(Exception):
         if expected is not None:
             text += f": expected {expected}, found {found}"
         super().__init__(f"{text}. Fix: {fix}")
+
+    def __reduce__(self) -> tuple:
+        """Pickled as its text: a pool's worker hands it to its parent."""
+        return copyreg.__newobj__, (type(self), str(self))
 
 
 class InputError(ProgramError):

@@ -73,3 +73,9 @@ score() {
   launch miniplm/score.py MODEL_PATH DATA_DIR TOKENIZER_PATH SAVE SHARDS BLOCK_SIZE \
     TOKENS_PER_BATCH PRECISION ATTENTION
 }
+
+# Conversion to another tokenizer: the flags of tools/convert_tokenization.py.
+convert() {
+  launch tools/convert_tokenization.py DATA_DIR TOKENIZER_PATH TARGET_TOKENIZER_PATH SAVE \
+    MAX_LENGTH ADD_BOS WORKERS
+}

@@ -137,6 +137,26 @@ def test_scoring_launchers_score_the_same_corpus(model, store, echo):
     }
 
 
+@pytest.mark.parametrize(
+    "target, folder, bos",
+    [("mamba", "mamba/130M", "false"), ("llama3_1", "llama3.1/212M", "true")],
+)
+def test_conversion_launchers_write_beside_the_corpus(target, folder, bos, echo):
+    launcher = f"scripts/tools/convert_tokenization/convert_tokenization_qwen_{target}.sh"
+    command = words(echo, launcher, "/base")
+    assert command[:2] == [str(CODE_ROOT / "tools/convert_tokenization.py"), "/base"]
+    assert flags(command) == {
+        "data-dir": f"{SELECTED}/qwen-1025",
+        "tokenizer-path": "checkpoints/qwen/1.8B",
+        "target-tokenizer-path": f"checkpoints/{folder}",
+        "save": f"{SELECTED}/qwen-{target}-1025",
+        "max-length": "1025",
+        "add-bos": bos,
+    }
+    command = words(echo, launcher, "/base", DATA_DIR="a b/qwen-65", MAX_LENGTH="65", WORKERS="3")
+    assert flags(command)["save"] == f"a b/qwen-{target}-65" and flags(command)["workers"] == "3"
+
+
 LAUNCHER = "scripts/pretrain/qwen/200M.sh"
 
 
