@@ -14,7 +14,16 @@ from data_utils.start import CODE_ROOT
 
 FILES = [
     path
-    for folder in ("data_utils", "pretrain", "miniplm", "eval", "tools", "scripts", "figures")
+    for folder in (
+        "data_utils",
+        "pretrain",
+        "miniplm",
+        "eval",
+        "tools",
+        "scripts",
+        "figures",
+        "benchmarks",
+    )
     for path in sorted((CODE_ROOT / folder).rglob("*.py"))
 ]
 PROGRAMS = [p for p in FILES if 'if __name__ == "__main__":' in p.read_text()]
@@ -26,6 +35,7 @@ MAY_IMPORT = {
     "tools": {"data_utils", "pretrain", "miniplm", "eval", "tools"},
     "scripts": {"data_utils", "miniplm"},
     "figures": {"data_utils"},
+    "benchmarks": {"data_utils", "pretrain", "miniplm", "eval", "tools", "benchmarks"},
 }
 
 
