@@ -55,7 +55,8 @@ def compare(
         for side in sides:
             found[side].append(one_run(file, side, arguments))
             seconds, peak = (found[side][-1][key] for key in ("seconds", "peak_bytes"))
-            print(f"  run {run + 1} {side:>12} {seconds:10.3f} s {peak / 1e6:10.1f} MB", flush=True)
+            memory = f" {peak / 1e6:10.1f} MB" if peak else ""
+            print(f"  run {run + 1} {side:>12} {seconds:10.3f} s{memory}", flush=True)
     outputs = {side: {row["output"] for row in found[side]} for side in sides}
     for side in sides:
         print(f"  output of {side}: {' | '.join(sorted(outputs[side]))}")
