@@ -235,7 +235,7 @@ def truncate(
 def converted(rules: Rules, ranges: Sequence[tuple[int, int]], workers: int) -> Iterator[Block]:
     """The blocks of all ranges of rows, in order; never more than AHEAD a worker wait."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # here and in the workers: a core a process
-    if workers == 1:
+    if min(workers, len(ranges)) <= 1:
         converter = Converter(rules)
         yield from (converter.convert(*rows) for rows in ranges)
         return
