@@ -78,7 +78,7 @@ def write_manifest(folder):
 
 
 @pytest.mark.parametrize("manifest", [False, True])
-def test_opening_takes_a_second_little_memory_and_no_descriptors(folder, manifest):
+def test_opening_reads_little_takes_little_memory_and_no_descriptors(folder, manifest):
     if manifest:
         write_manifest(folder)
     done = subprocess.run(
@@ -88,6 +88,5 @@ def test_opening_takes_a_second_little_memory_and_no_descriptors(folder, manifes
     found = json.loads(done.stdout)
     print(f"manifest {manifest}: {found}")
     assert found["rows"] == SHARDS * ROWS and found["shape"] == [250, LENGTH]
-    assert found["seconds"] < 3  # about 0.3; the machine may be busy
     assert found["memory"] < 100 and found["read"] < 500  # megabytes; the indices have 5,000
     assert found["descriptors"] == 0 and found["domains"] == 250

@@ -7,7 +7,7 @@ TOKENIZER_PATH=${TOKENIZER_PATH:-checkpoints/qwen/1.8B}
 TEXT=${TEXT:-data/dclm}
 SAVE=${SAVE:-processed_data/dclm/$CORPUS_NAME}
 SHARD_SIZE=${SHARD_SIZE:-1000000}
-SPLIT=test
+SPLIT="test"
 SOURCE=${SOURCE:-dclm}  # of documents that name none
 
 DATA_DIR=$TEXT launch tools/process_data/tokenize_pile.py \
