@@ -4,12 +4,15 @@ import contextlib
 import io
 import logging
 import os
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from data_utils.errors import ArtefactError
 from pretrain.processes import Processes
 
 if not torch.cuda.is_available():
@@ -90,15 +93,41 @@ class Engine:
             self.engine.save_checkpoint(str(folder), tag="state", save_latest=False)
 
     def load_state(self, folder: Path) -> None:
-        """Read what save_state wrote; all ranks."""
+        """Read what save_state wrote, or what convert_state made of it; all ranks."""
         with contextlib.redirect_stdout(io.StringIO()):
             self.engine.load_checkpoint(str(folder), tag="state")
 
 
+def convert_state(folder: Path, target: Path) -> None:
+    """Write what save_state wrote to folder for any number of ranks and either ZeRO stage."""
+    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal"]
+    command += ["--input_folder", folder / "state", "--output_folder", target / "state"]
+    command += ["--inject_missing_state"]
+    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
+    done = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, env=environment
+    )
+    if done.returncode != 0:
+        reason = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+        raise ArtefactError(
+            f"DeepSpeed cannot convert the checkpoint's states ({' '.join(reason)})",
+            where=folder,
+            fix="start as many processes as before (NPROC, NNODES) with the former ZERO_STAGE",
+        )
+
+
 def deepspeed_config(
-    zero_stage: int, precision: str, micro_batch: int, accumulation: int, clip: float
+    zero_stage: int,
+    precision: str,
+    micro_batch: int,
+    accumulation: int,
+    clip: float,
+    converted: bool,
 ) -> dict:
-    """DeepSpeed's JSON configuration; the optimiser is ours, so it names none."""
+    """DeepSpeed's JSON configuration; the optimiser is ours, so it names none.
+
+    converted: the states to be loaded are those of convert_state.
+    """
     config = {
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": accumulation,
@@ -106,6 +135,7 @@ def deepspeed_config(
         "zero_optimization": {"stage": zero_stage},
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**12,
+        "checkpoint": {"load_universal": converted},
     }
     if precision == "fp16":
         config["fp16"] = {

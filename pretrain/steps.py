@@ -49,6 +49,7 @@ def train_step(run: Run, state: dict, stop: StopSignal) -> tuple[dict, dict, int
         "sequences": state["sequences"] + settings.global_batch,
         "skipped": state["skipped"] + figures["skipped"],
         "world": processes.world,
+        "zero_stage": settings.zero_stage,
     }
     row = {"step": step + 1, "loss": loss, "lr": lr, **figures}
     row.update({name: state[name] for name in ("tokens", "sequences", "skipped")})

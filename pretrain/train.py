@@ -18,16 +18,18 @@ if __name__ == "__main__":
 
 import contextlib
 import os
+import shutil
 import signal
 from dataclasses import asdict
 
 import torch
 
 from data_utils import artefact
-from data_utils.errors import InputError, Stopped
+from data_utils.errors import Stopped
 from data_utils.flags import base_folder, parse, under
 from data_utils.tokenizer import load_tokenizer, tokenizer_fingerprint
 from pretrain.checkpoints import (
+    DEEPSPEED,
     find_checkpoint,
     prune,
     publish_final,
@@ -35,11 +37,11 @@ from pretrain.checkpoints import (
     save_checkpoint,
     step_folder,
 )
-from pretrain.engine import Engine, deepspeed_config
+from pretrain.engine import Engine, convert_state, deepspeed_config
 from pretrain.metrics import Metrics
 from pretrain.models import load_model, new_model
 from pretrain.objectives.language_modelling import LanguageModelling
-from pretrain.processes import Processes, StopSignal, all_sum, start_processes
+from pretrain.processes import Processes, StopSignal, all_sum, barrier, start_processes
 from pretrain.run import Run, announce, begin, prepare
 from pretrain.settings import TrainSettings
 from pretrain.steps import held_out_loss, train_step
@@ -62,11 +64,10 @@ def main() -> None:
             if processes.first:
                 print(f"{run.output.folder} is trained already")
             return
-        run.engine = build_engine(run)
-        fit(run, stop)
+        fit(run, stop, resume(run))
 
 
-def build_engine(run: Run) -> Engine:
+def build_engine(run: Run, converted: bool) -> Engine:
     """Model, objective and optimiser, equal on all ranks."""
     settings, base = run.settings, base_folder(run.settings.base_path)
     if settings.model_path:
@@ -86,6 +87,7 @@ def build_engine(run: Run) -> Engine:
             settings.micro_batch,
             settings.accumulation(run.processes.world),
             settings.clip,
+            converted,
         ),
         {
             "lr": settings.lr,
@@ -96,10 +98,9 @@ def build_engine(run: Run) -> Engine:
     )
 
 
-def fit(run: Run, stop: StopSignal) -> None:
-    """Steps from the newest checkpoint, or from 0, to the end."""
+def fit(run: Run, stop: StopSignal, state: dict) -> None:
+    """Steps from the state to the end."""
     settings, processes = run.settings, run.processes
-    state = resume(run)
     end = min(settings.stop_step or settings.total_steps, settings.total_steps)
     metrics, bar = None, contextlib.nullcontext()
     if processes.first:
@@ -135,24 +136,34 @@ def save(run: Run, state: dict) -> None:
 
 
 def resume(run: Run) -> dict:
-    """Load the newest whole checkpoint, which rank 0 looks for; the state to go on from."""
-    found = find_checkpoint(run.output.folder) if run.processes.first else None
-    (step,) = all_sum([float(read_state(found)["step"] if found else 0)], run.processes)
+    """Build the engine and load the newest whole checkpoint, which rank 0 looks for; its state.
+
+    States of another number of processes, or of the other ZeRO stage, are converted first.
+    """
+    settings, processes = run.settings, run.processes
+    found = find_checkpoint(run.output.folder) if processes.first else None
+    (step,) = all_sum([float(read_state(found)["step"] if found else 0)], processes)
     if not step:
+        run.engine = build_engine(run, converted=False)
         return {"step": 0, "tokens": 0, "sequences": 0, "skipped": 0}
     found = step_folder(run.output.folder, int(step))
-    state = read_state(found)
-    world = state.pop("world")
-    if world != run.processes.world:
-        raise InputError(
-            "the run was started with another number of processes",
-            where=found,
-            expected=f"NPROC={world}",
-            found=run.processes.world,
-            fix=f"NPROC={world}, or a new SAVE",
-        )
-    run.engine.load_state(found / "deepspeed")
-    if run.processes.first:
+    state, states = read_state(found), found / DEEPSPEED
+    layout = (processes.world, settings.zero_stage)
+    converted = (state.pop("world"), state.pop("zero_stage")) != layout
+    temporary = run.output.folder / ".converted.tmp"
+    if processes.first:
+        shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
+    if converted:
+        if processes.first:
+            print(f"converting {found} to {layout[0]} processes and ZeRO {layout[1]}", flush=True)
+            convert_state(states, temporary)
+        states = temporary
+        barrier(processes)
+    run.engine = build_engine(run, converted)
+    run.engine.load_state(states)
+    barrier(processes)
+    if processes.first:
+        shutil.rmtree(temporary, ignore_errors=True)
         print(
             f"going on after step {state['step']}: {state['sequences']:,} sequences, "
             f"{state['tokens']:,} tokens used so far",

@@ -263,6 +263,22 @@ def test_two_processes_stop_together_and_resume(base, two):
     same_run(folder, two)
 
 
+def test_other_numbers_of_processes_zero_stages_and_micro_batches_go_on(base, two):
+    """2 -> 1 -> 2 processes, ZeRO 1 -> 2 -> 1: the same data a step, the losses to 1e-5."""
+    train(base, "elastic", NPROC=2, STOP_STEP=4)
+    second = train(base, "elastic", NPROC=1, STOP_STEP=8, ZERO_STAGE=2, MICRO_BATCH=4)
+    assert "converting" in second.stdout and "to 1 processes and ZeRO 2" in second.stdout
+    assert "going on after step 4" in second.stdout
+    third = train(base, "elastic", NPROC=2, MICRO_BATCH=1)
+    assert "to 2 processes and ZeRO 1" in third.stdout
+    folder = base / "elastic"
+    for name in ("step", "lr", "tokens", "sequences"):
+        assert column(folder, name) == column(two, name)
+    for name in ("loss", "grad_norm"):
+        assert column(folder, name) == pytest.approx(column(two, name), rel=1e-5)
+    assert not (folder / ".converted.tmp").exists()
+
+
 def test_run_again_says_that_it_is_trained(base, one):
     before = (one / "manifest.json").read_bytes()
     again = programs.call(base, "pretrain.train", base, *flags(SAVE="one"))
