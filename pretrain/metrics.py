@@ -40,9 +40,12 @@ class Metrics:
         self.started = time.monotonic()
 
     def step(self, row: dict, due: bool) -> None:
-        """One step is done; its figures are logged when due or when a held-out loss was taken."""
+        """One step is done; its figures are logged when due or when a held-out loss was taken.
+
+        A step whose batch was left out has none.
+        """
         self.bar.update()
-        if due or "valid_loss" in row:
+        if row and (due or "valid_loss" in row):
             self.log(row)
 
     def log(self, row: dict) -> None:

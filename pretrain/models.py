@@ -85,6 +85,29 @@ def load_model(folder: Path, precision: str, attention: str, fix: str = GET_MODE
     return model
 
 
+def save_memory(model: nn.Module) -> None:
+    """Recompute each layer's activations in the backward pass instead of keeping them."""
+    if not model.supports_gradient_checkpointing:
+        raise InputError(
+            f"{type(model).__name__} cannot recompute activations", fix="set GRAD_CHECKPOINT=false"
+        )
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def compile_trunk(model: nn.Module) -> None:
+    """torch.compile all but the head, in place, and try it: what fails is the machine's fault."""
+    model.base_model.compile(dynamic=True)
+    probe = torch.arange(8, device=model.device)[None] % model.config.vocab_size
+    try:
+        with torch.no_grad():
+            hidden_states(model, probe)
+    except Exception as error:  # many classes, one meaning: there is no compiler for it here
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise EnvironmentFault(
+            f"torch.compile does not work here ({reason})", fix="set COMPILE=false"
+        ) from error
+
+
 def hidden_states(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     """Last hidden states after the final norm, [B, T, H], for inputs [B, T] padded on the right.
 

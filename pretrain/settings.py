@@ -1,5 +1,6 @@
 """The flags of pre-training; scripts/common.sh makes them from the launchers' variables."""
 
+import re
 from dataclasses import dataclass
 
 from data_utils.flags import flag
@@ -24,6 +25,7 @@ class TrainSettings:
     warmup_steps: int = flag(2000, "steps of linear warm-up from 0")
     total_steps: int = flag(100_000, "steps of the schedule")
     stop_step: int = flag(0, "end early after this step, with a checkpoint; 0: do not")
+    skip_steps: str = flag("", "steps whose batches are left out, e.g. 1234-1236,1300")
     beta2: float = flag(0.98, "AdamW's second beta")
     weight_decay: float = flag(0.01, "AdamW's decay, on all parameters")
     clip: float = flag(1.0, "gradient norm is clipped to this")
@@ -31,6 +33,11 @@ class TrainSettings:
     shuffle: bool = flag(False, "a new order of the rows each epoch")
     precision: str = flag("auto", "auto (fp16 on a GPU, fp32 on a CPU), fp16, bf16 or fp32")
     attention: str = flag("sdpa", f"one of {', '.join(ATTENTION)}")
+    grad_checkpoint: bool = flag(
+        False,
+        "recompute a layer's activations in the backward pass: less memory, a third more time",
+    )
+    compile: bool = flag(False, "torch.compile the model's trunk: pays on a GPU")
     zero_stage: int = flag(1, "DeepSpeed's ZeRO stage, 1 or 2")
     save_every: int = flag(5000, "steps between checkpoints")
     log_every: int = flag(10, "steps between lines of metrics.jsonl")
@@ -55,6 +62,12 @@ class TrainSettings:
         if self.attention not in ATTENTION:
             raise ValueError(f"--attention {self.attention}: one of {', '.join(ATTENTION)}")
 
+        self.skipped_ranges = step_ranges(self.skip_steps)
+
+    def skips(self, step: int) -> bool:
+        """Whether the step's batch is left out (steps from 1)."""
+        return any(first <= step <= last for first, last in self.skipped_ranges)
+
     def accumulation(self, world: int) -> int:
         """Micro-batches that a process takes a step."""
         if self.global_batch % (self.micro_batch * world):
@@ -65,9 +78,20 @@ class TrainSettings:
         return self.global_batch // (self.micro_batch * world)
 
 
+def step_ranges(text: str) -> list[tuple[int, int]]:
+    """'1234-1236,1300' as (first, last) pairs."""
+    ranges = []
+    for part in filter(None, text.split(",")):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part.strip())
+        if not match or int(match[1]) > int(match[2] or match[1]):
+            raise ValueError(f"--skip-steps {text}: expected steps like 1234-1236,1300")
+        ranges.append((int(match[1]), int(match[2] or match[1])))
+    return ranges
+
+
 # What may differ between a run and its continuation: everything else decides the result.
 FREE = frozenset(
     "base_path data_dir valid_data tokenizer_path save model_config model_path micro_batch "
-    "stop_step zero_stage save_every log_every valid_every keep_last keep_every resume "
+    "stop_step skip_steps zero_stage save_every log_every valid_every keep_last keep_every resume "
     "dist_timeout wandb_mode".split()
 )

@@ -15,8 +15,13 @@ from pretrain.schedule import learning_rate
 
 
 def train_step(run: Run, state: dict, stop: StopSignal) -> tuple[dict, dict, int]:
-    """One update. Returns the new state, the step's figures and the stop signal (0: none)."""
+    """One update. Returns the new state, the step's figures and the stop signal (0: none).
+
+    A step whose batch is to be left out has no figures: only the step counter moves.
+    """
     settings, processes, step = run.settings, run.processes, state["step"]
+    if settings.skips(step + 1):
+        return {**state, "step": step + 1, "left_out": [*state["left_out"], step + 1]}, {}, 0
     accumulation = settings.accumulation(processes.world)
     started = time.monotonic()
     shuffle = settings.seed if settings.shuffle else None
@@ -48,6 +53,7 @@ def train_step(run: Run, state: dict, stop: StopSignal) -> tuple[dict, dict, int
         "tokens": state["tokens"] + int(tokens),
         "sequences": state["sequences"] + settings.global_batch,
         "skipped": state["skipped"] + figures["skipped"],
+        "left_out": state["left_out"],
         "world": processes.world,
         "zero_stage": settings.zero_stage,
     }
@@ -80,7 +86,8 @@ def report_non_finite(run: Run, step: int, rows: np.ndarray, loss: float) -> Non
     raise InputError(
         f"the loss of step {step + 1} is {loss}; nothing was updated, its rows are listed",
         where=path,
-        fix="look at these rows; lower LR or use PRECISION=bf16 or fp32 from the last checkpoint",
+        fix=f"look at these rows; SKIP_STEPS={step + 1} goes on without them from the last "
+        "checkpoint; or use PRECISION=bf16 or fp32, or a lower LR, from the beginning",
     )
 
 

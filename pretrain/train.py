@@ -39,7 +39,7 @@ from pretrain.checkpoints import (
 )
 from pretrain.engine import Engine, convert_state, deepspeed_config
 from pretrain.metrics import Metrics
-from pretrain.models import load_model, new_model
+from pretrain.models import compile_trunk, load_model, new_model, save_memory
 from pretrain.objectives.language_modelling import LanguageModelling
 from pretrain.processes import Processes, StopSignal, all_sum, barrier, start_processes
 from pretrain.run import Run, announce, begin, prepare
@@ -76,6 +76,11 @@ def build_engine(run: Run, converted: bool) -> Engine:
         config_file = under(base, settings.model_config)
         model = new_model(config_file, settings.seed, settings.attention)
     model.train()
+    if settings.grad_checkpoint:
+        save_memory(model)
+    model.to(run.processes.device)
+    if settings.compile:
+        compile_trunk(model)
     if run.processes.first:
         announce(run, model)
     return Engine(
@@ -111,7 +116,7 @@ def fit(run: Run, stop: StopSignal, state: dict) -> None:
         while state["step"] < end:
             state, row, stopped = train_step(run, state, stop)
             step, finished = state["step"], state["step"] == end
-            if run.valid is not None and (finished or step % settings.valid_every == 0):
+            if row and run.valid is not None and (finished or step % settings.valid_every == 0):
                 row["valid_loss"] = held_out_loss(run)
             if processes.first:
                 metrics.step(row, finished or step % settings.log_every == 0)
@@ -145,7 +150,7 @@ def resume(run: Run) -> dict:
     (step,) = all_sum([float(read_state(found)["step"] if found else 0)], processes)
     if not step:
         run.engine = build_engine(run, converted=False)
-        return {"step": 0, "tokens": 0, "sequences": 0, "skipped": 0}
+        return {"step": 0, "tokens": 0, "sequences": 0, "skipped": 0, "left_out": []}
     found = step_folder(run.output.folder, int(step))
     state, states = read_state(found), found / DEEPSPEED
     layout = (processes.world, settings.zero_stage)
@@ -177,7 +182,7 @@ def finish(run: Run, state: dict) -> None:
     if state["step"] < run.settings.total_steps:
         print(f"stopped at STOP_STEP={state['step']} with a checkpoint; without it the run goes on")
         return
-    trained_on = {"sequences": state["sequences"], "tokens": state["tokens"]}
+    trained_on = {name: state[name] for name in ("sequences", "tokens", "left_out")}
     if run.corpus.manifest is not None:
         trained_on["corpus"] = run.corpus.manifest["content"]
         trained_on["made_from"] = run.corpus.manifest["inputs"]

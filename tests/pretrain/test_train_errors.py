@@ -86,6 +86,7 @@ MISTAKES = [
     pytest.param({"learning_rate": 1}, 2, ["--learning-rate"], id="unknown flag"),
     pytest.param({"lr": "fast"}, 2, ["--lr", "fast"], id="no number"),
     pytest.param({"warmup_steps": 9}, 2, ["--warmup-steps"], id="impossible value"),
+    pytest.param({"skip_steps": "3-1"}, 2, ["--skip-steps", "3-1"], id="impossible steps"),
     pytest.param({"global_batch": 5}, 2, ["GLOBAL_BATCH=5", "MICRO_BATCH=2"], id="batch"),
     pytest.param({"data_dir": "unfinished"}, 3, ["unfinished"], id="unfinished corpus"),
     pytest.param({"model_config": "no.json"}, 2, ["no.json"], id="missing configuration"),
@@ -137,6 +138,22 @@ def test_a_loss_that_is_no_number_stops_before_the_update(base, processes):
     assert [json.loads(line)["step"] for line in lines] == [1]
     assert not (folder / artefact.MANIFEST).exists()
     assert not make.processes_naming(folder)
+
+
+def test_skip_steps_goes_on_without_the_batch(base):
+    """The same run, told to leave the second step out: no update, no figures, the step counted."""
+    changes = {"save": "skipping", "model_path": "poisoned", "save_every": 1}
+    assert train(base, 1, **changes).code == 2
+    run = train(base, 1, **changes, skip_steps="2-2")
+    assert run.code == 0 and "going on after step 1" in run.output, run.errors
+    rows = [json.loads(line) for line in (base / "skipping/metrics.jsonl").open()]
+    assert [row["step"] for row in rows] == [1, 3]
+    assert rows[1]["sequences"] == 8 and rows[1]["lr"] == pytest.approx(3.3e-4)
+    manifest = artefact.read_manifest(base / "skipping")
+    assert manifest["report"]["trained_on"]["left_out"] == [2]
+    first, last = (base / "skipping" / f"step_00000{n}" for n in (2, 3))
+    before = load_file(first / "model.safetensors")["lm_head.weight"]
+    assert not torch.equal(before, load_file(last / "model.safetensors")["lm_head.weight"])
 
 
 @pytest.mark.parametrize("processes", [1, 2])
