@@ -91,7 +91,7 @@ def save_memory(model: nn.Module) -> None:
         raise InputError(
             f"{type(model).__name__} cannot recompute activations", fix="set GRAD_CHECKPOINT=false"
         )
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.activation_checkpointing_enable({"use_reentrant": False})
 
 
 def compile_trunk(model: nn.Module) -> None:

@@ -11,11 +11,13 @@ from data_utils import artefact
 from data_utils.errors import ArtefactError, EnvironmentFault, InputError
 from pretrain.models import (
     check_head,
+    compile_trunk,
     head_weight,
     hidden_states,
     load_model,
     new_model,
     resolve_precision,
+    save_memory,
 )
 from tests import make
 
@@ -64,6 +66,45 @@ def test_hidden_states_times_head_are_the_logits(dtype):
     inputs = torch.arange(12).reshape(2, 6)
     ours = hidden_states(model, inputs) @ head_weight(model).T
     torch.testing.assert_close(ours, model(inputs).logits)
+
+
+FAMILIES = {
+    "qwen": make.qwen_config(100),
+    "llama": {**make.qwen_config(100), "model_type": "llama"},
+    "mamba": {"model_type": "mamba", "vocab_size": 100, "hidden_size": 16, "num_hidden_layers": 2,
+              "state_size": 4},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_recomputed_activations_change_no_gradient(family):
+    def gradients(model):
+        seen = []
+        first = next(model.base_model.layers[0].children())
+        first.register_forward_hook(lambda *_: seen.append(1))
+        inputs = torch.arange(12).reshape(2, 6)
+        (hidden_states(model.train(), inputs) @ head_weight(model).T).square().sum().backward()
+        return len(seen), [p.grad for p in model.parameters()]
+
+    kept, recomputed = random_model(FAMILIES[family]), random_model(FAMILIES[family])
+    save_memory(recomputed)
+    (runs, expected), (more_runs, found) = gradients(kept), gradients(recomputed)
+    assert (runs, more_runs) == (1, 2)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_machine_without_a_compiler_is_told(monkeypatch):
+    model = random_model(make.qwen_config(100))
+
+    def broken(*_, **__):
+        model.base_model.forward = lambda **_: (_ for _ in ()).throw(RuntimeError("no g++\nmore"))
+
+    monkeypatch.setattr(model.base_model, "compile", broken)
+    with pytest.raises(
+        EnvironmentFault, match=r"does not work here \(no g\+\+\). Fix: set COMPILE"
+    ):
+        compile_trunk(model)
 
 
 def test_weights_that_are_not_numbers_are_no_matter_of_the_head():
