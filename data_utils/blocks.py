@@ -2,7 +2,8 @@
 
 A job is cut into numbered blocks. A worker takes one that is missing, computes it and publishes it
 by os.link: the first one stays, a late twin is discarded. A claim file with a heartbeat keeps two
-workers from the same block; it saves work, and correctness never rests on it.
+workers from the same block; it saves work, and correctness never rests on it. Whatever a worker
+has to tell the others (`note`, a line of text) stands in its claim.
 """
 
 import contextlib
@@ -17,6 +18,7 @@ from pathlib import Path
 
 HEARTBEAT = 15.0  # seconds
 STALE = 6 * HEARTBEAT
+FIRST_WAIT = 0.5  # seconds; doubled up to a heartbeat while others hold all that is missing
 
 
 @dataclass
@@ -26,12 +28,20 @@ class Blocks:
     folder: Path
     count: int
     suffix: str
-    worker: str = field(default_factory=lambda: f"{socket.gethostname()}-{uuid.uuid4().hex[:12]}")
+    # Nodes cloned from one image may have equal host names and process ids.
+    worker: str = field(default_factory=lambda: f"{socket.gethostname()}-{uuid.uuid4().hex}")
     held: Path | None = None  # the claim of the block in work
+    note: str = ""
 
     def path(self, block: int) -> Path:
         """The published file of a block."""
         return self.folder / f"block_{block:06d}{self.suffix}"
+
+    def present(self) -> dict[int, os.stat_result]:
+        """The published blocks and their files' status."""
+        found = {entry.name: entry for entry in os.scandir(self.folder)}
+        names = {block: self.path(block).name for block in range(self.count)}
+        return {block: found[name].stat() for block, name in names.items() if name in found}
 
     def missing(self) -> list[int]:
         """Numbers of the blocks that are not published yet."""
@@ -48,8 +58,11 @@ class Blocks:
                 os.fsync(file.fileno())
             os.link(temporary, self.path(block))
             return True
-        except FileExistsError:
-            return False
+        except (FileExistsError, FileNotFoundError):
+            # FileNotFoundError: this twin is so late that the finisher has swept its file away.
+            if self.path(block).exists():
+                return False
+            raise
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -62,6 +75,7 @@ class Blocks:
                 self.held.unlink(missing_ok=True)
 
     def _take(self) -> Iterator[int]:
+        wait = FIRST_WAIT
         while missing := self.missing():
             # Workers start at different places, so that they seldom reach for the same claim.
             start = hash(self.worker) % len(missing)
@@ -73,17 +87,29 @@ class Blocks:
                 with self._heartbeat(block):
                     yield block
             if not taken:
-                time.sleep(1.0)
+                time.sleep(wait)
+            wait = FIRST_WAIT if taken else min(2 * wait, HEARTBEAT)
+
+    def notes(self) -> list[str]:
+        """What the living workers have to tell, this one's own not included."""
+        found = []
+        for claim in self.folder.glob(".claim_*"):
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                if claim != self.held and not self._stale(claim):
+                    found.append(claim.read_text())
+        return found
 
     def _claim(self, block: int) -> bool:
         claim = self.held = self._claim_path(block)
         try:
             os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            self._beat(claim)
             return True
         except FileExistsError:
             with contextlib.suppress(FileNotFoundError):
-                if self._now() - claim.stat().st_mtime > STALE:
-                    os.utime(claim)  # the taker's own heartbeat begins; a rare twin does no harm
+                if self._stale(claim):
+                    os.utime(claim)  # a rare twin does no harm
+                    self._beat(claim)
                     return True
         self.held = None
         return False
@@ -91,13 +117,25 @@ class Blocks:
     def _claim_path(self, block: int) -> Path:
         return self.folder / f".claim_{block:06d}"
 
+    def _stale(self, claim: Path) -> bool:
+        """Whether its worker is dead; a time to come is the work of a clock that was set back."""
+        return abs(self._now() - claim.stat().st_mtime) > STALE
+
     def _now(self) -> float:
         """The file system's own clock: nodes' clocks may differ."""
         probe = self.folder / f".clock.{self.worker}"
-        probe.touch()
-        now = probe.stat().st_mtime
-        probe.unlink(missing_ok=True)
-        return now
+        descriptor = os.open(probe, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        try:
+            return os.fstat(descriptor).st_mtime
+        finally:
+            os.close(descriptor)
+            probe.unlink(missing_ok=True)
+
+    def _beat(self, claim: Path) -> None:
+        with contextlib.suppress(FileNotFoundError), open(claim, "r+") as file:
+            file.write(self.note)
+            file.truncate()
+            os.utime(file.fileno())
 
     @contextlib.contextmanager
     def _heartbeat(self, block: int) -> Iterator[None]:
@@ -105,8 +143,7 @@ class Blocks:
 
         def beat() -> None:
             while not done.wait(HEARTBEAT):
-                with contextlib.suppress(FileNotFoundError):
-                    os.utime(claim)
+                self._beat(claim)
 
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()
@@ -116,6 +153,7 @@ class Blocks:
             done.set()
             thread.join()
             claim.unlink(missing_ok=True)
+            self.held = None
 
     def sweep(self) -> None:
         """Remove what dead workers left behind; called once all blocks are published."""

@@ -2,9 +2,15 @@
 
 A folder of blocks, block_000000.safetensors for rows first + 0 .. first + B - 1 of the corpus and
 so on: `sum` (float32, natural log-probabilities summed over the counted positions) and `count`
-(int32, counted positions); its metadata name device and precision.
+(int32, counted positions). A store of imported scores has `mean` (float32, mean natural
+log-probability a counted position) in place of the sum. The metadata of a block name device and
+precision, the job and the rows that it belongs to, and the SHA-256 of its arrays.
 """
 
+import hashlib
+import json
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +19,8 @@ from data_utils import artefact
 from data_utils.errors import ArtefactError, InputError
 
 SUFFIX = ".safetensors"
+VALUES = {"log-probabilities": "sum", "mean log-probabilities": "mean"}  # a type's array
+FILL = "remove this file{} and run the scoring again: it fills the gap"
 
 
 class Scores:
@@ -20,57 +28,152 @@ class Scores:
 
     def __init__(self, folder: Path, fix: str) -> None:
         manifest = artefact.require(folder, "scores", fix)
-        if manifest is None or manifest["content"].get("type") != "log-probabilities":
+        if manifest is None or manifest["content"].get("type") not in VALUES:
             raise InputError("this is no score store", where=folder, fix=fix)
         self.folder, self.manifest = folder, manifest
         self.identity = {"kind": "scores", "fingerprint": manifest["fingerprint"]}
         self.shards = tuple(manifest["content"]["shards"])
         self.first_row = manifest["counts"]["first_row"]
         self.block_size = manifest["content"]["block_size"]
+        self.value = VALUES[manifest["content"]["type"]]
+        self.job = job_of(manifest["content"], manifest["inputs"])
 
     def __len__(self) -> int:
         return self.manifest["counts"]["sequences"]
 
     def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """(sums [n] float32, counts [n] int32), checked to be finite where anything is counted."""
-        n = len(self)
-        sums, counts = np.empty(n, np.float32), np.empty(n, np.int32)
-        for block, start in enumerate(range(0, n, self.block_size)):
-            part = read_block(self.folder / f"block_{block:06d}{SUFFIX}")
-            size = len(sums[start : start + self.block_size])
-            if len(part["sum"]) != size or len(part["count"]) != size:
-                raise ArtefactError(
-                    "a block has the wrong number of rows",
-                    where=self.folder / f"block_{block:06d}{SUFFIX}",
-                    expected=size,
-                    found=len(part["sum"]),
-                    fix="remove the store and score again",
-                )
-            sums[start : start + size], counts[start : start + size] = part["sum"], part["count"]
-        bad = np.flatnonzero(~np.isfinite(sums) & (counts > 0))
-        if len(bad):
-            raise ArtefactError(
-                f"the score of row {self.first_row + int(bad[0])} is {sums[bad[0]]}",
-                where=self.folder,
-                fix="remove the store and score again",
-            )
+        """(sums [n] float32, counts [n] int32), checked to be finite where anything is counted.
+
+        The sums of imported scores are means times counts: for what must be exact use means().
+        """
+        sums, counts = np.empty(len(self), np.float32), np.empty(len(self), np.int32)
+        for part, values, number in self._blocks():
+            sums[part] = values * number if self.value == "mean" else values
+            counts[part] = number
         return sums, counts
 
+    def means(self) -> np.ndarray:
+        """Mean natural log-probability a counted token, [n] float64; NaN where none is counted."""
+        means = np.full(len(self), np.nan)
+        for part, values, number in self._blocks():
+            divisor = 1 if self.value == "mean" else number
+            np.divide(values, divisor, out=means[part], where=number > 0, dtype=np.float64)
+        return means
 
-def read_block(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of one block; a file that is none is an error."""
+    def counts(self) -> np.ndarray:
+        """Counted tokens of each row, [n] int32."""
+        return np.concatenate([np.empty(0, np.int32), *(number for *_, number in self._blocks())])
+
+    def _blocks(self) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+        """(place in the store, values, counts) of each block, checked."""
+        for block, start in enumerate(range(0, len(self), self.block_size)):
+            part = slice(start, min(start + self.block_size, len(self)))
+            path = self.folder / f"block_{block:06d}{SUFFIX}"
+            fix = FILL.format(f" and {artefact.MANIFEST}")
+            arrays = read_block(path, self.job, self.first_row + start, part.stop - start, fix)
+            values, number = arrays[self.value], arrays["count"]
+            bad = first_bad(values, number)
+            if bad is not None:
+                raise ArtefactError(
+                    f"the score of row {self.first_row + start + bad} is {values[bad]}",
+                    where=path,
+                    fix=fix,
+                )
+            yield part, values, number
+
+
+def first_bad(values: np.ndarray, counts: np.ndarray) -> int | None:
+    """The first row whose value is no finite number although tokens are counted."""
+    bad = np.flatnonzero(~np.isfinite(values) & (counts > 0))
+    return int(bad[0]) if len(bad) else None
+
+
+def job_of(content: dict, inputs: dict) -> str:
+    """What ties a block to its job: a hash of the store's settings and inputs."""
+    return artefact.canonical_hash(
+        [content, {name: entry["fingerprint"] for name, entry in inputs.items()}]
+    )
+
+
+def write_block(path: Path, values: np.ndarray, counts: np.ndarray, made_on: str, job: str = "",
+                first_row: int = 0, value: str = "sum") -> None:  # fmt: skip
+    """Write one block, the corpus's rows first_row and on; made_on says device and precision."""
+    from safetensors.numpy import save_file
+
+    arrays = {value: values, "count": counts}
+    about = {"made_on": made_on, "first_row": str(first_row), "sha256": digest(arrays)}
+    save_file(arrays, path, metadata=about | ({"job": job} if job else {}))
+
+
+def digest(arrays: dict[str, np.ndarray]) -> str:
+    """SHA-256 of the arrays' bytes in the order of their names."""
+    return hashlib.sha256(b"".join(arrays[name].tobytes() for name in sorted(arrays))).hexdigest()
+
+
+def read_block(
+    path: Path, job: str, first_row: int, rows: int, fix: str = FILL.format("")
+) -> dict[str, np.ndarray]:
+    """The arrays of one block; a file that is none, damaged or of something else is an error."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
+    about = check_block(path, job, first_row, rows, fix)
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        fix = "remove this file and run the scoring again: it fills the gap"
+        arrays = load_file(path)
+    except (SafetensorError, OSError, KeyError) as error:
         raise ArtefactError(f"the block cannot be read ({error})", where=path, fix=fix) from error
+    if digest(arrays) != about["sha256"]:
+        raise ArtefactError("the block's checksum does not hold", where=path, fix=fix)
+    return arrays
 
 
-def write_block(path: Path, sums: np.ndarray, counts: np.ndarray, made_on: str) -> None:
-    """Write one block; made_on says device and precision."""
-    from safetensors.numpy import save_file
+def check_block(
+    path: Path, job: str, first_row: int, rows: int, fix: str = FILL.format("")
+) -> dict:
+    """A block's description, refused if it is of another job or of other rows."""
+    about = describe_block(path, fix)
+    if about.get("job", job) != job:
+        raise ArtefactError(
+            "the block is of another corpus, model or setting",
+            where=path,
+            expected=f"job {job[:12]}",
+            found=about["job"][:12],
+            fix=fix,
+        )
+    if about["rows"] != rows:
+        raise ArtefactError(
+            "a block has the wrong number of rows",
+            where=path,
+            expected=rows,
+            found=about["rows"],
+            fix=fix,
+        )
+    if "job" in about and int(about["first_row"]) != first_row:
+        raise ArtefactError(
+            "the block is of other rows of the corpus",
+            where=path,
+            expected=f"first row {first_row}",
+            found=about["first_row"],
+            fix=fix,
+        )
+    return about
 
-    save_file({"sum": sums, "count": counts}, path, metadata={"made_on": made_on})
+
+def describe_block(path: Path, fix: str = FILL.format("")) -> dict:
+    """A block's metadata and `rows`, from its header alone; its size must be what that says.
+
+    Format: uint64 length of the header, the header as JSON, the data (safetensors).
+    """
+    try:
+        with open(path, "rb") as file:
+            length = struct.unpack("<Q", file.read(8))[0]
+            header = json.loads(file.read(min(length, 1 << 20)))
+        about = dict(header.pop("__metadata__"))
+        ends = [entry["data_offsets"][1] for entry in header.values()]
+        good = path.stat().st_size == 8 + length + max(ends) and "sha256" in about
+        about["rows"] = header["count"]["shape"][0]
+    except (OSError, ValueError, KeyError, TypeError, IndexError, struct.error):
+        good = False
+    if not good:
+        raise ArtefactError("the block cannot be read or is cut short", where=path, fix=fix)
+    return about

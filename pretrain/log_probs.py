@@ -1,6 +1,10 @@
 """Log-probabilities of a corpus's rows under a model: scoring, held-out loss and evaluation."""
 
-from collections.abc import Iterator
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -10,6 +14,9 @@ from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from pretrain.losses import inputs_and_labels, label_log_probs
 from pretrain.models import head_weight, hidden_states
+
+AHEAD = 2  # batches
+Item, Done = TypeVar("Item"), TypeVar("Done")
 
 
 def batches_by_length(
@@ -34,22 +41,65 @@ def row_log_probs(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yields (positions in rows, sums, counts) a batch.
 
-    sums: natural log-probabilities summed over the counted positions, float32; counts: int32.
+    sums: natural log-probabilities summed over the counted positions, float32; counts: int32. The
+    next batches are read, padded and copied into pinned memory while the model runs.
     """
     device = next(model.parameters()).device
     head = head_weight(model)
-    for at in batches_by_length(corpus.lengths(rows), rows, tokens_per_batch):
+
+    def read(at: np.ndarray) -> Batch:
         tokens, lengths = corpus.batch(rows[at], eos_id)
         check_ids(tokens, head.shape[0], corpus, rows[at])
-        tokens = torch.from_numpy(tokens).to(device)
-        inputs, labels, counted = inputs_and_labels(
-            tokens, torch.from_numpy(lengths).to(device), eos_id
-        )
-        sums = torch.zeros(counted.shape, dtype=torch.float32, device=device)
-        if counted.any():
-            hidden = hidden_states(model, inputs)
-            sums[counted] = label_log_probs(hidden[counted], head, labels[counted])
-        yield at, sums.sum(dim=1).cpu().numpy(), counted.sum(dim=1).int().cpu().numpy()
+        return prepare(at, tokens, lengths, eos_id, pin=device.type == "cuda")
+
+    batches = batches_by_length(corpus.lengths(rows), rows, tokens_per_batch)
+    with contextlib.closing(ahead(read, batches)) as prepared:
+        for batch in prepared:
+            sums = torch.zeros(len(batch.at), dtype=torch.float32)
+            if len(batch.labels):
+                inputs = batch.inputs.to(device, non_blocking=True)
+                places, labels = (t.to(device, non_blocking=True) for t in batch[2:4])
+                hidden = hidden_states(model, inputs).flatten(0, 1)[places]
+                found = torch.zeros(inputs.shape, dtype=torch.float32, device=device)
+                found.view(-1)[places] = label_log_probs(hidden, head, labels)
+                sums = found.sum(dim=1).cpu()
+            yield batch.at, sums.numpy(), batch.counts
+
+
+class Batch(NamedTuple):
+    """A padded batch in main memory: T inputs a row, N counted positions in all."""
+
+    at: np.ndarray  # [B] which of the rows
+    inputs: torch.Tensor  # [B, T] int64
+    places: torch.Tensor  # [N] int64, the counted positions in the flattened inputs
+    labels: torch.Tensor  # [N] int64
+    counts: np.ndarray  # [B] int32
+
+
+def prepare(
+    at: np.ndarray, tokens: np.ndarray, lengths: np.ndarray, eos_id: int, *, pin: bool
+) -> Batch:
+    """The batch of padded rows [B, L] of these lengths [B]; pinned if it is for a GPU."""
+    inputs, labels, counted = inputs_and_labels(
+        torch.from_numpy(tokens), torch.from_numpy(lengths), eos_id
+    )
+    places = counted.flatten().nonzero().squeeze(1)
+    parts = (inputs.contiguous(), places, labels.flatten()[places])
+    if pin:
+        parts = tuple(part.pin_memory() for part in parts)
+    return Batch(at, *parts, counted.sum(dim=1).int().numpy())
+
+
+def ahead(work: Callable[[Item], Done], items: Iterable[Item]) -> Iterator[Done]:
+    """work(item) of each item in order, done by a thread that is AHEAD items before the taker."""
+    with ThreadPoolExecutor(1) as thread:
+        coming: deque[Future[Done]] = deque()
+        for item in items:
+            coming.append(thread.submit(work, item))
+            if len(coming) > AHEAD:
+                yield coming.popleft().result()
+        while coming:
+            yield coming.popleft().result()
 
 
 def check_ids(tokens: np.ndarray, vocab_size: int, corpus: Corpus, rows: np.ndarray) -> None:

@@ -47,10 +47,19 @@ def label_log_probs(
     found = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
     for start in range(0, len(labels), rows):
         part = slice(start, start + rows)
-        logits = (hidden[part] @ head.T).float()
+        logits = logits_of(hidden[part], head)
+        # In place, so that a chunk's logits are all that is held: log p = (l - max) - log sum exp.
+        logits.sub_(logits.amax(dim=1, keepdim=True))
         chosen = logits.gather(1, labels[part, None]).squeeze(1)
-        found[part] = chosen - logits.logsumexp(dim=1)
+        found[part] = chosen - logits.exp_().sum(dim=1).log_()
     return found
+
+
+def logits_of(hidden: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
+    """hidden [N, H] head^T [V, H] in fp32, never rounded to half precision on a GPU."""
+    if hidden.is_cuda:
+        return _product(hidden, head.T)
+    return (hidden @ head.T).float()
 
 
 def weighted_cross_entropy(

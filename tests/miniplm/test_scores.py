@@ -95,6 +95,7 @@ def test_store_equals_full_logits(base, expected, block_size, tokens_per_batch):
     manifest = artefact.read_manifest(base / save)
     undefined = int((expected[1] == 0).sum())
     counts = {"sequences": ROWS, "first_row": 0, "without_counted_tokens": undefined}
+    counts["counted_tokens"] = int(expected[1].sum())
     assert manifest["counts"] == counts
     again = score(base, save, block_size=block_size, tokens_per_batch=tokens_per_batch)
     assert again.code == 0 and "is there already" in again.output

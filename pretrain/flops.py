@@ -1,0 +1,51 @@
+"""Floating point operations a token, and what devices can do: for figures of utilisation."""
+
+import re
+
+from torch import nn
+
+from pretrain.models import count_parameters, head_weight
+
+# Dense peaks in TFLOP/s (fp16 or bf16, fp32), from the makers' data sheets; a device is found by
+# the words of its name, the more telling ones first.
+PEAKS = (
+    ({"H100", "PCIe"}, (756, 51)),
+    ({"H100", "NVL"}, (835, 60)),
+    ({"H100"}, (989, 67)),
+    ({"H200"}, (989, 67)),
+    ({"H800"}, (989, 67)),
+    ({"A100"}, (312, 19.5)),
+    ({"A800"}, (312, 19.5)),
+    ({"L40S"}, (362, 91.6)),
+    ({"L4"}, (121, 30.3)),
+    ({"A10"}, (125, 31.2)),
+    ({"V100"}, (125, 15.7)),
+    ({"T4"}, (65, 8.1)),
+    ({"4090"}, (165, 82.6)),
+    ({"3090"}, (71, 35.6)),
+)
+
+
+def forward_flops(model: nn.Module, length: float) -> float:
+    """FLOPs a token of a forward pass over causal sequences of this mean length.
+
+    2 for each weight of a matrix product (the input embedding is none, the head is one), and
+    4 x hidden for each of the length / 2 positions that a token looks at, a layer.
+    """
+    config = model.config
+    weights = count_parameters(model)
+    embedding = model.get_input_embeddings().weight
+    if embedding is not head_weight(model):
+        weights -= embedding.numel()
+    heads = getattr(config, "num_attention_heads", 0)  # a Mamba model has none
+    width = getattr(config, "head_dim", None) or config.hidden_size // max(heads, 1)
+    return 2 * weights + 2 * config.num_hidden_layers * heads * width * length
+
+
+def peak_flops(device_name: str, precision: str) -> float | None:
+    """Peak FLOP/s of a device, None where it is not known."""
+    words = set(re.split(r"[\s-]+", device_name))
+    for name, peaks in PEAKS:
+        if name <= words:
+            return 1e12 * peaks[precision == "fp32"]
+    return None
