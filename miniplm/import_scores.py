@@ -90,7 +90,7 @@ def find_files(folder: Path) -> list[Path]:
 
 def read_files(files: list[Path], rows: int) -> list[np.ndarray]:
     """The mean losses of each file, float32; all but the last are equally long, `rows` in all."""
-    losses = [read_file(path) for path in tqdm(files, desc=files[0].parent.name, unit="file")]
+    losses = [read_file(path) for path in files]
     size = len(losses[0])
     for path, part in zip(files[:-1], losses, strict=False):
         if len(part) != size:
@@ -157,7 +157,9 @@ def write(
     job = job_of(output.content, {name: entry for name, (_, entry) in output.inputs.items()})
     blocks = Blocks(output.folder, len(files), SUFFIX)
     undefined, counted, start = 0, 0, 0
-    for block, (path, part) in enumerate(zip(files, tqdm(losses, unit="file"), strict=True)):
+    for block, (path, part) in enumerate(
+        zip(files, tqdm(losses, desc=output.folder.name, unit="file"), strict=True)
+    ):
         counts = count_tokens(corpus, np.arange(start, start + len(part)), eos_id)
         bad = first_bad(part, counts)
         if bad is not None:

@@ -33,7 +33,7 @@ class Progress:
         self.bar = tqdm(
             total=sequences,
             desc=blocks.folder.name,
-            bar_format="{desc}: {percentage:3.0f}%|{bar:20}|{postfix}",
+            bar_format="{desc}: {percentage:3.0f}%{postfix} |{bar:20}|",
             mininterval=1 if sys.stderr.isatty() else 30,
             disable=os.environ.get("LOCAL_RANK", "0") != "0",
         )

@@ -71,7 +71,7 @@ train() {
 score() {
   PROCESSES=$(processes)
   launch miniplm/score.py MODEL_PATH DATA_DIR TOKENIZER_PATH SAVE SHARDS BLOCK_SIZE \
-    TOKENS_PER_BATCH PRECISION ATTENTION
+    TOKENS_PER_BATCH PRECISION ATTENTION COMPILE
 }
 
 # Conversion to another tokenizer: the flags of tools/convert_tokenization.py.

@@ -26,8 +26,10 @@ from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError, ProgramError
 from data_utils.flags import flag, parse
 from data_utils.tokenizer import load_tokenizer, tokenizer_fingerprint
+from miniplm.scores import VALUES, Scores
 
 ROWS = 1 << 20  # index entries looked at in one go
+MAKE_AGAIN = "run the stage that makes it again (README: stages)"
 
 
 @dataclass
@@ -81,9 +83,7 @@ def check(folder: Path, adopt_with: str | None) -> list[str]:
         if manifest is None and adopt_with is not None:
             manifest = adopt(folder, adopt_with)
         for entry in tqdm(manifest["files"], desc=folder.name, unit="file", leave=False):
-            artefact.check_files(
-                folder, {**manifest, "files": [entry]}, "make it again", contents=True
-            )
+            artefact.check_files(folder, {**manifest, "files": [entry]}, MAKE_AGAIN, contents=True)
         check_counts(folder, manifest)
         check_inputs(folder, manifest)
     except ProgramError as error:
@@ -93,20 +93,28 @@ def check(folder: Path, adopt_with: str | None) -> list[str]:
 
 
 def check_counts(folder: Path, manifest: dict) -> None:
-    """A corpus has the sequences and tokens its manifest says, and no row points outside."""
-    counts = manifest["counts"]
-    if manifest["kind"] != "corpus":
+    """Rows and tokens are as many as the manifest says, and no row points outside."""
+    if manifest["kind"] == "corpus":
+        corpus = Corpus(folder)
+        found = {"sequences": len(corpus), "tokens": count_tokens(corpus)}
+    elif manifest["kind"] == "scores" and manifest["content"]["type"] in VALUES:
+        counts = Scores(folder, MAKE_AGAIN).counts()  # reads and checks every block
+        found = {
+            "sequences": len(counts),
+            "without_counted_tokens": int((counts == 0).sum()),
+            "counted_tokens": int(counts.sum(dtype=np.int64)),
+        }
+    else:
         return
-    corpus = Corpus(folder)
-    found = {"sequences": len(corpus), "tokens": count_tokens(corpus)}
     for name, value in found.items():
-        if counts.get(name, value) != value:
+        expected = manifest["counts"].get(name, value)
+        if expected != value:
             raise ArtefactError(
                 f"wrong number of {name}",
                 where=folder,
-                expected=counts[name],
+                expected=expected,
                 found=value,
-                fix="make the corpus again",
+                fix=MAKE_AGAIN,
             )
 
 
