@@ -45,10 +45,10 @@ def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO]:
         temporary.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path, but: str) -> None:
-    """Remove atomic_file's temporary files of killed runs, except those with `but` in the name."""
+def remove_leftovers(folder: Path) -> None:
+    """Remove atomic_file's temporary files of killed runs."""
     for path in folder.rglob(".*.tmp"):
-        if but not in path.name and path.is_file():
+        if path.is_file():
             path.unlink(missing_ok=True)
 
 
@@ -207,7 +207,6 @@ class Output:
             self.done = True
             return self
         begun = self.folder / SETTINGS
-        # Listed first: another worker may begin the folder at this very moment.
         there = list(self.folder.iterdir()) if self.folder.is_dir() else []
         if begun.exists():
             self._same(*self._former(begun))
@@ -217,7 +216,7 @@ class Output:
                 where=self.folder,
                 fix="choose another output folder",
             )
-        remove_leftovers(self.folder, but=".json.")  # another worker may be writing those
+        remove_leftovers(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         settings = {"content": self.content, "inputs": self._inputs(), "made_by": self._made_by()}
         write_json(begun, settings)
@@ -225,7 +224,7 @@ class Output:
 
     def finish(self, files: list[str], counts: dict, report: dict | None = None) -> dict:
         """Write the manifest over the named files; from here on the artefact is finished."""
-        remove_leftovers(self.folder, but=f".{SETTINGS}.")
+        remove_leftovers(self.folder)
         manifest = {
             "kind": self.kind,
             "format": FORMAT,

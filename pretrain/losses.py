@@ -39,27 +39,35 @@ def chunk_rows(vocab_size: int) -> int:
     return max(1, CHUNK_ELEMENTS // vocab_size)
 
 
+@torch.no_grad()
 def label_log_probs(
     hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, rows: int | None = None
 ) -> torch.Tensor:
-    """Natural log-probability of each label, [N] fp32; hidden [N, H], head [V, H], labels [N]."""
-    rows = rows or chunk_rows(head.shape[0])
+    """Natural log-probability of each label, [N] fp32; hidden [N, H], head [V, H], labels [N].
+
+    Without gradients. The logits of a chunk of rows are overwritten in place, and on a CPU all
+    chunks use the same memory: getting it from the system anew takes longer than the softmax.
+    """
+    rows = rows or 2 * chunk_rows(head.shape[0])
     found = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
+    memory = found.new_empty(0 if hidden.is_cuda else min(rows, len(labels)), head.shape[0])
     for start in range(0, len(labels), rows):
         part = slice(start, start + rows)
-        logits = logits_of(hidden[part], head)
-        # In place, so that a chunk's logits are all that is held: log p = (l - max) - log sum exp.
+        logits = _logits(hidden[part], head, memory)
         logits.sub_(logits.amax(dim=1, keepdim=True))
         chosen = logits.gather(1, labels[part, None]).squeeze(1)
         found[part] = chosen - logits.exp_().sum(dim=1).log_()
     return found
 
 
-def logits_of(hidden: torch.Tensor, head: torch.Tensor) -> torch.Tensor:
-    """hidden [N, H] head^T [V, H] in fp32, never rounded to half precision on a GPU."""
+def _logits(hidden: torch.Tensor, head: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+    """hidden [N, H] head^T [V, H] in fp32, [N, V]; never rounded to half precision on a GPU."""
     if hidden.is_cuda:
         return _product(hidden, head.T)
-    return (hidden @ head.T).float()
+    logits = memory[: len(hidden)]
+    if hidden.dtype == torch.float32:
+        return torch.mm(hidden, head.T, out=logits)
+    return logits.copy_(hidden @ head.T)
 
 
 def weighted_cross_entropy(
