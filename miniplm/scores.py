@@ -101,8 +101,10 @@ def write_block(path: Path, values: np.ndarray, counts: np.ndarray, made_on: str
     from safetensors.numpy import save_file
 
     arrays = {value: values, "count": counts}
-    about = {"made_on": made_on, "first_row": str(first_row), "sha256": digest(arrays)}
-    save_file(arrays, path, metadata=about | ({"job": job} if job else {}))
+    about = {"made_on": made_on, "first_row": first_row, "sha256": digest(arrays)}
+    about |= {"job": job} if job else {}
+    # One key: safetensors writes several in a random order, and equal blocks have equal bytes.
+    save_file(arrays, path, metadata={"block": json.dumps(about, sort_keys=True)})
 
 
 def digest(arrays: dict[str, np.ndarray]) -> str:
@@ -148,7 +150,7 @@ def check_block(
             found=about["rows"],
             fix=fix,
         )
-    if "job" in about and int(about["first_row"]) != first_row:
+    if "job" in about and about["first_row"] != first_row:
         raise ArtefactError(
             "the block is of other rows of the corpus",
             where=path,
@@ -168,7 +170,7 @@ def describe_block(path: Path, fix: str = FILL.format("")) -> dict:
         with open(path, "rb") as file:
             length = struct.unpack("<Q", file.read(8))[0]
             header = json.loads(file.read(min(length, 1 << 20)))
-        about = dict(header.pop("__metadata__"))
+        about = dict(json.loads(header.pop("__metadata__")["block"]))
         ends = [entry["data_offsets"][1] for entry in header.values()]
         good = path.stat().st_size == 8 + length + max(ends) and "sha256" in about
         about["rows"] = header["count"]["shape"][0]
