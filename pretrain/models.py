@@ -32,8 +32,9 @@ def new_model(config_file: Path, seed: int, attention: str) -> nn.Module:
     values = read_config(config_file)
     torch.manual_seed(seed)
     try:
+        config = AutoConfig.for_model(**values)
         model = AutoModelForCausalLM.from_config(
-            AutoConfig.for_model(**values), dtype=torch.float32, attn_implementation=attention
+            config, dtype=torch.float32, **_attention(config, attention)
         )
     except Exception as error:  # many classes, one meaning: transformers makes no model of it
         reason = str(error).strip().split("\n")[0]
@@ -62,18 +63,19 @@ def read_config(config_file: Path) -> dict:
 
 def load_model(folder: Path, precision: str, attention: str, fix: str = GET_MODEL) -> nn.Module:
     """A trained model from its folder; its checksums are compared first where there are any."""
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # one bar a stage: the work's own
     artefact.require(folder, "model", fix, contents=True)
     try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
         model, loaded = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=PRECISIONS[precision],
-            attn_implementation=attention,
             local_files_only=True,
             output_loading_info=True,
+            **_attention(config, attention),
         )
     except Exception as error:  # many classes, one meaning: these files are no model
         reason = str(error).strip().split("\n")[0]
@@ -106,6 +108,11 @@ def compile_trunk(model: nn.Module) -> None:
         raise EnvironmentFault(
             f"torch.compile does not work here ({reason})", fix="set COMPILE=false"
         ) from error
+
+
+def _attention(config, attention: str) -> dict:
+    """The argument that chooses the attention, for models that have one (a Mamba has none)."""
+    return {"attn_implementation": attention} if hasattr(config, "num_attention_heads") else {}
 
 
 def hidden_states(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:

@@ -17,6 +17,7 @@ from data_utils.errors import ArtefactError, InputError
 from data_utils.tokenizer import load_tokenizer
 from miniplm.scores import SUFFIX, Scores, write_block
 from tests import make, programs
+from tests.pretrain.test_log_probs import CONFIGS
 
 VOCAB, EOS, ROWS, LONGEST, SHARD, RARE = 600, 0, 61, 33, 21, 599
 MODEL = {**make.qwen_config(VOCAB), "tie_word_embeddings": False}
@@ -62,8 +63,12 @@ def refused(run: programs.Program, code: int, *parts: str) -> None:
 
 @pytest.fixture(scope="module")
 def expected(base) -> tuple[np.ndarray, np.ndarray]:
+    return full_logits(base, "teacher")
+
+
+def full_logits(base: Path, model_name: str) -> tuple[np.ndarray, np.ndarray]:
     """(means [n] of the counted log-probabilities, counts [n]) from full logits, row by row."""
-    model = AutoModelForCausalLM.from_pretrained(base / "teacher").eval()
+    model = AutoModelForCausalLM.from_pretrained(base / model_name).eval()
     corpus = Corpus(base / "corpus")
     means, counts = np.zeros(len(corpus)), np.zeros(len(corpus), int)
     for number in range(len(corpus)):
@@ -82,7 +87,10 @@ def check_store(folder: Path, expected: tuple, first: int = 0, last: int = ROWS)
     artefact.require(folder, "scores", "", contents=True)
     means, expected_counts = (part[first:last] for part in expected)
     assert (counts == expected_counts).all()
-    assert np.abs(sums / np.maximum(counts, 1) - means).max() < 1e-5
+    np.testing.assert_allclose(sums / np.maximum(counts, 1), means, rtol=1e-5)
+    found = Scores(folder, "").means()
+    np.testing.assert_array_equal(np.isnan(found), counts == 0)
+    np.testing.assert_allclose(np.nan_to_num(found), means, rtol=1e-5)
     assert not list(folder.glob(".block*")) and not list(folder.glob(".cl*"))
 
 
@@ -99,6 +107,43 @@ def test_store_equals_full_logits(base, expected, block_size, tokens_per_batch):
     assert manifest["counts"] == counts
     again = score(base, save, block_size=block_size, tokens_per_batch=tokens_per_batch)
     assert again.code == 0 and "is there already" in again.output
+
+
+@pytest.mark.parametrize("family", ["llama", "mamba"])
+def test_other_families_too(base, family):
+    config = {**CONFIGS[family], "vocab_size": VOCAB}
+    make.save_model(base / family, config, 2, base / "tokenizer")
+    save, settings = f"scores/{family}", {"block_size": 20, "tokens_per_batch": 300}
+    run = score(base, save, model_path=family, **settings)
+    assert run.code == 0, run.errors
+    check_store(base / save, full_logits(base, family))
+
+
+def test_a_vocabulary_larger_than_the_tokenizers_and_bf16(base, expected):
+    """Published models pad the embedding; device and precision are recorded a block."""
+    tokenizer = base / "tokenizer"
+    make.save_model(base / "padded", {**MODEL, "vocab_size": VOCAB + 40}, 3, tokenizer)
+    run = score(base, "scores/padded", model_path="padded", precision="bf16")
+    assert run.code == 0, run.errors
+    manifest = artefact.read_manifest(base / "scores/padded")
+    assert manifest["report"]["blocks_made_on"] == {"CPU, bf16, sdpa": 8}
+    means, counts = full_logits(base, "padded")
+    np.testing.assert_allclose(
+        np.nan_to_num(Scores(base / "scores/padded", "").means()), means, rtol=0.02
+    )
+    assert (Scores(base / "scores/padded", "").counts() == counts).all()
+
+
+def test_verify_counts_the_rows(base):
+    assert score(base, "scores/verified").code == 0
+    folder = base / "scores/verified"
+    assert "1 artefacts are whole" in make.run("tools/verify.py", folder).stdout
+    manifest = artefact.read_manifest(folder)
+    manifest["counts"]["without_counted_tokens"] += 1
+    manifest["fingerprint"] = artefact.fingerprint(manifest)
+    artefact.write_json(folder / artefact.MANIFEST, manifest)
+    found = make.run("tools/verify.py", folder, check=False)
+    assert found.returncode == 3 and "wrong number of without_counted_tokens" in found.stdout
 
 
 def test_some_of_the_shards(base, expected):
