@@ -134,6 +134,8 @@ def test_scoring_launchers_score_the_same_corpus(model, store, echo):
         "save": f"results/scores/pile/qwen-1025/{store}",
         "shards": "0:200",
     }
+    command = words(echo, f"scripts/miniplm/difference_sampling/{model}.sh", COMPILE="true")
+    assert flags(command)["compile"] == "true"
 
 
 @pytest.mark.parametrize(

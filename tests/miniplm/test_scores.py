@@ -134,6 +134,24 @@ def test_a_vocabulary_larger_than_the_tokenizers_and_bf16(base, expected):
     assert (Scores(base / "scores/padded", "").counts() == counts).all()
 
 
+@pytest.mark.long
+def test_a_compiled_model_says_the_same(base, expected):
+    words = [base, *flags("scores/compiled", compile="true")]
+    run = programs.start(base, "miniplm.score", *words).wait(500)  # most of it compiles
+    assert run.code == 0, run.errors
+    check_store(base / "scores/compiled", expected)
+    made_on = artefact.read_manifest(base / "scores/compiled")["report"]["blocks_made_on"]
+    assert made_on == {"CPU, fp32, sdpa, compiled": 8}
+
+
+@pytest.mark.long
+def test_compiling_needs_a_compiler(base, tmp_path):
+    words = [base, *flags("scores/no compiler", compile="true")]
+    here = {"CXX": tmp_path / "nowhere", "TORCHINDUCTOR_CACHE_DIR": tmp_path}
+    run = programs.call(base, "miniplm.score", *words, **here)
+    refused(run, 4, "torch.compile does not work here", "COMPILE=false")
+
+
 def test_verify_counts_the_rows(base):
     assert score(base, "scores/verified").code == 0
     folder = base / "scores/verified"
