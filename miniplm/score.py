@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from data_utils import artefact
-from data_utils.errors import ArtefactError, EnvironmentFault, Stopped
+from data_utils.errors import ArtefactError, Stopped
 from data_utils.flags import parse
 from miniplm import import_scores
 from miniplm.progress import Progress
@@ -36,7 +36,7 @@ from miniplm.score_job import Job, Settings, prepare
 from miniplm.scores import FILL, describe_block, first_bad, read_block, write_block
 from pretrain.flops import forward_flops, peak_flops
 from pretrain.log_probs import row_log_probs
-from pretrain.models import hidden_states, load_model, resolve_precision
+from pretrain.models import compile_trunk, load_model, resolve_precision
 from pretrain.processes import STOP_SIGNALS, die_with_parent
 
 
@@ -110,15 +110,7 @@ def load(job: Job, settings: Settings) -> tuple[torch.nn.Module, str, str]:
     precision = resolve_precision(settings.precision)
     model = load_model(job.model_folder, precision, settings.attention).eval().to(device)
     if settings.compile:
-        model.base_model.compile(dynamic=True)
-        try:
-            with torch.inference_mode():
-                hidden_states(model, torch.zeros(2, 8, dtype=torch.int64, device=device))
-        except Exception as error:  # many classes, one meaning: there is no compiler for it here
-            reason = str(error).strip().split("\n")[0]
-            raise EnvironmentFault(
-                f"torch.compile does not work here ({reason})", fix="set COMPILE=false"
-            ) from error
+        compile_trunk(model)
     return model, torch.cuda.get_device_name(device) if cuda else "CPU", precision
 
 

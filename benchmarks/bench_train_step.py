@@ -1,0 +1,102 @@
+"""A training step: the chunked loss against transformers with labels.
+
+    .venv/bin/python benchmarks/bench_train_step.py [--hidden 768] [--layers 2] [--runs 5]
+
+Obvious: model(input_ids, labels=...).loss, which holds the fp32 logits of the whole batch. Ours: the
+language-modelling objective. Both sides take one step (forward, backward, AdamW) on the same 4 rows
+of 1,025 tokens with the same random Qwen2 of vocabulary 151,936, tied embeddings. Memory is the peak
+over that of the same step with hidden.sum() + head.sum() as the loss, so that weights, gradients,
+the optimiser's state and activations cancel.
+"""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from data_utils.start import use_project_python
+
+    use_project_python()
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+
+import torch
+
+from benchmarks import harness
+from data_utils.start import CODE_ROOT
+from pretrain.models import head_weight, hidden_states, new_model
+from pretrain.objectives.language_modelling import LanguageModelling
+
+ROWS, LENGTH, VOCAB, EOS = 4, 1025, 151_936, 151_643
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("side", nargs="?", choices=(harness.OBVIOUS, harness.OURS))
+    parser.add_argument("--hidden", type=int, default=768, help="of the model")
+    parser.add_argument("--layers", type=int, default=2, help="of the model")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--config", default="", help="of a side: the model's configuration")
+    options = parser.parse_args()
+    if options.side:
+        measure(options.side, Path(options.config))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        config = json.loads((CODE_ROOT / "configs/models/qwen/200M.json").read_text())
+        config.update(hidden_size=options.hidden, num_hidden_layers=options.layers)
+        (Path(folder) / "model.json").write_text(json.dumps(config))
+        flags = ["--config", Path(folder) / "model.json"]
+        harness.compare("train_step", __file__, flags, runs=options.runs)
+
+
+def measure(side: str, config: Path) -> None:
+    """One step of a side, after two without its logits (the first makes the optimiser's state)."""
+    model = new_model(config, 0, "sdpa").train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(0, EOS, (ROWS, LENGTH), generator=generator)
+
+    def without_logits() -> torch.Tensor:
+        return hidden_states(model, tokens[:, :-1]).sum() + head_weight(model).sum()
+
+    step(without_logits, optimizer)
+    harness.reset_peak_memory()
+    step(without_logits, optimizer)
+    base = harness.peak_memory()
+    harness.reset_peak_memory()
+    loss = {harness.OBVIOUS: obvious, harness.OURS: ours}[side](model, tokens)
+    started, used = time.perf_counter(), time.process_time()
+    value = step(loss, optimizer)
+    seconds, used = time.perf_counter() - started, time.process_time() - used
+    norm = torch.stack([p.grad.norm() for p in model.parameters()]).norm()
+    output = f"loss {value:.3f}, gradient norm {norm:.2f}"
+    harness.report(seconds, output, harness.peak_memory() - base, {"processor time": used})
+
+
+def step(loss_of: Callable[[], torch.Tensor], optimizer: torch.optim.Optimizer) -> float:
+    """Forward, backward, update; the loss."""
+    optimizer.zero_grad()
+    loss = loss_of()
+    loss.backward()
+    optimizer.step()
+    return float(loss.detach())
+
+
+def obvious(model: torch.nn.Module, tokens: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """transformers' own loss; all rows are full, so its mean over tokens is that over rows."""
+    inputs, labels = tokens[:, :-1], tokens[:, 1:]
+    return lambda: model(input_ids=inputs, labels=labels, shift_labels=labels, use_cache=False).loss
+
+
+def ours(model: torch.nn.Module, tokens: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """The training engine's objective."""
+    objective, lengths = LanguageModelling(model, EOS), torch.full((ROWS,), LENGTH)
+    return lambda: objective(tokens, lengths)[0]
+
+
+if __name__ == "__main__":
+    main()
