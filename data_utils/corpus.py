@@ -10,12 +10,13 @@ import re
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from data_utils import artefact
 from data_utils.errors import ArtefactError, InputError
-from data_utils.mapped import map_files
+from data_utils.mapped import map_files, write_spans
 from data_utils.shards import Shard, Shards, find_shards, windows
 
 DEFAULT_LENGTH = 1025
@@ -109,11 +110,14 @@ class Corpus:
     def runs(self, rows: np.ndarray) -> Iterator[np.ndarray]:
         """The tokens of ascending rows back to back, as slices of neighbouring rows."""
         starts, lengths = self._mapped.spans(np.asarray(rows, np.int64))
-        ends = starts + lengths
-        breaks = np.flatnonzero(starts[1:] != ends[:-1])
-        firsts, lasts = np.append(0, breaks + 1), np.append(breaks, len(rows) - 1)
-        for first, last in zip(starts[firsts], ends[lasts], strict=True):
+        for first, last in zip(*joined(starts, starts + lengths), strict=True):
             yield self._mapped.tokens[first:last]
+
+    def write(self, rows: np.ndarray, file: IO[bytes]) -> np.ndarray:
+        """Write the tokens of ascending rows back to back; returns their lengths, [len(rows)]."""
+        starts, lengths = self._mapped.spans(np.asarray(rows, np.int64))
+        write_spans(file, self._mapped.tokens, *joined(starts, starts + lengths))
+        return lengths
 
     def side(self, name: str, rows: np.ndarray) -> np.ndarray | None:
         """Values of the side files name_K.npy at the rows, None where there are none.
@@ -177,6 +181,12 @@ class Corpus:
 
         start = load_tokenizer(self.tokenizer_folder).decode(self.row(row)[:24].tolist())
         return f"{text} ({json.dumps(start, ensure_ascii=False)} ...)"
+
+
+def joined(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(starts, ends) of ascending stretches, those that touch joined into one."""
+    breaks = np.flatnonzero(starts[1:] != ends[:-1])
+    return starts[np.append(0, breaks + 1)], ends[np.append(breaks, len(ends) - 1)]
 
 
 @lru_cache(maxsize=16)

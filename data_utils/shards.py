@@ -52,6 +52,12 @@ def write_shard(
             file.write(np.ascontiguousarray(block, dtype=dtype))
             written += len(block)
     assert written == lengths.sum(dtype=np.int64), "lengths and tokens disagree"
+    write_index(prefix, lengths, dtype)
+
+
+def write_index(prefix: Path, lengths: np.ndarray, dtype: np.dtype) -> None:
+    """Write prefix.idx of a .bin whose sequences, back to back, have these lengths, [n] tokens."""
+    lengths = np.asarray(lengths, dtype="<i4")
     ends = np.cumsum(lengths, dtype="<i8") * dtype.itemsize
     offsets = np.concatenate([np.zeros(1, "<i8"), ends[:-1]])[: len(lengths)]
     code = next(code for code, known in TOKEN_TYPES.items() if known == dtype)

@@ -8,19 +8,23 @@ counts) and the report.
 """
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from data_utils import artefact
 from data_utils.corpus import Corpus
-from data_utils.errors import InputError
+from data_utils.errors import ArtefactError, InputError
 from data_utils.flags import base_folder, flag, parse, under
+from miniplm.ranking import pieces
 from miniplm.report import write_report
+from miniplm.roles import check_mean, check_models
 from miniplm.scores import Scores
 
 FILE = "difference.npy"
 PROGRAM = "scripts/miniplm/difference_sampling/compute_difference_scores.py"
-FIX = "run scripts/miniplm/difference_sampling/{1.8B,104M}.sh to their end"
+LAUNCHERS = "scripts/miniplm/difference_sampling"
 
 
 @dataclass
@@ -32,14 +36,21 @@ class Settings:
     teacher_name: str = flag("qwen_1.8B", "the teacher's store")
     ref_name: str = flag("qwen_104M", "the reference's store")
     ratio: float = flag(0.5, "share that the report shows as selected")
+    allow_weaker_teacher: bool = flag(False, "go on though the teacher looks like the reference")
+
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio <= 1:
+            raise ValueError(f"--ratio must be above 0 and at most 1, not {self.ratio}")
 
 
 def main() -> None:
     settings = parse(Settings, positional="base_path")
     scores = under(base_folder(settings.base_path), settings.scores)
-    teacher = Scores(scores / settings.teacher_name, FIX)
-    reference = Scores(scores / settings.ref_name, FIX)
+    teacher = open_scores(scores / settings.teacher_name, "1.8B.sh")
+    reference = open_scores(scores / settings.ref_name, "104M.sh")
     check_pair(teacher, reference)
+    corpus = scored_corpus(teacher)
+    order_known = check_models(teacher, reference, settings.allow_weaker_teacher)
     output = artefact.Output(
         scores / f"diff-{settings.teacher_name}-{settings.ref_name}",
         "scores",
@@ -55,7 +66,18 @@ def main() -> None:
         if output.begin().done:
             print(f"{output.folder} is there already")
             return
-        join(teacher, reference, output)
+        join(teacher, reference, corpus, output, order_known)
+
+
+def open_scores(folder: Path, launcher: str) -> Scores:
+    """A finished store, its blocks as they were when it was finished."""
+    fix = (
+        f"run bash {LAUNCHERS}/{launcher} BASE_PATH to its end; of a damaged store first remove "
+        "manifest.json and the damaged block: it scores what is missing"
+    )
+    store = Scores(folder, fix)
+    artefact.check_files(folder, store.manifest, fix, contents=True)
+    return store
 
 
 def check_pair(teacher: Scores, reference: Scores) -> None:
@@ -71,56 +93,96 @@ def check_pair(teacher: Scores, reference: Scores) -> None:
                 where=reference.folder,
                 expected=a,
                 found=b,
-                fix="score both with the same DATA_DIR and SCORE_SHARDS",
+                fix=f"run {LAUNCHERS}/1.8B.sh and 104M.sh with the same DATA_DIR and SCORE_SHARDS",
             )
-    models = {s.manifest["inputs"]["model"]["fingerprint"] for s in (teacher, reference)}
-    if len(models) == 1:
+    models = [s.manifest["inputs"].get("model", {}) for s in (teacher, reference)]
+    if models[0] and models[0].get("fingerprint") == models[1].get("fingerprint"):
         raise InputError(
             "teacher and reference are the same model",
             where=reference.folder,
-            fix="give two models (MODEL_PATH of 1.8B.sh and 104M.sh)",
+            fix=f"run {LAUNCHERS}/1.8B.sh and 104M.sh with two models (MODEL_PATH)",
         )
 
 
-def difference(
-    teacher: tuple[np.ndarray, np.ndarray], reference: tuple[np.ndarray, np.ndarray]
-) -> np.ndarray:
-    """r of each row, float64, NaN where nothing is counted; each argument is (sums, counts)."""
-    (t_sums, counts), (r_sums, r_counts) = teacher, reference
-    if not np.array_equal(counts, r_counts):
-        row = int(np.flatnonzero(counts != r_counts)[0])
-        raise InputError(
-            f"teacher and reference counted different tokens in scored row {row}",
-            expected=int(counts[row]),
-            found=int(r_counts[row]),
-            fix="score both again with the same corpus and tokenizer",
-        )
-    scored = counts > 0
-    r = np.full(len(counts), np.nan)
-    r[scored] = (t_sums[scored].astype(np.float64) - r_sums[scored]) / counts[scored]
-    return r
-
-
-def join(teacher: Scores, reference: Scores, output: artefact.Output) -> None:
-    """Write the difference store and its report."""
-    t, ref = teacher.read(), reference.read()
-    r = difference(t, ref)
-    with artefact.atomic_file(output.folder / FILE) as file:
-        np.save(file, r)
-    corpus_folder = (teacher.folder / teacher.manifest["inputs"]["corpus"]["path"]).resolve()
-    corpus = Corpus(corpus_folder, shards=teacher.shards)
-    if corpus.identity["fingerprint"] != teacher.manifest["inputs"]["corpus"]["fingerprint"]:
+def scored_corpus(store: Scores) -> Corpus:
+    """The corpus, opened on the scored shards; the store must have a score of each of its rows."""
+    recorded = store.manifest["inputs"]["corpus"]
+    corpus = Corpus((store.folder / recorded["path"]).resolve(), shards=store.shards)
+    if corpus.identity["fingerprint"] != recorded["fingerprint"]:
         raise InputError(
             "the corpus is not the one that was scored",
-            where=corpus_folder,
+            where=corpus.folder,
             fix="put the scored corpus back, or score again",
         )
-    extra = write_report(output.folder, corpus, r, t, ref, output.content["ratio"])
-    defined = np.isfinite(r)
+    if len(store) != len(corpus):
+        raise ArtefactError(
+            "the store has not a score of every sequence of its shards",
+            where=store.folder,
+            expected=f"{len(corpus)} sequences",
+            found=len(store),
+            fix=f"remove the store and run its launcher of {LAUNCHERS} again",
+        )
+    return corpus
+
+
+def means(store: Scores) -> np.ndarray:
+    """Mean log-probability a counted token of each row, [n] float64; NaN where none is counted."""
+    sums, counts = store.read()
+    means = np.full(len(sums), np.nan)
+    return np.divide(sums, counts, out=means, where=counts > 0, dtype=np.float64)
+
+
+def same_counts(teacher: np.ndarray, reference: np.ndarray) -> None:
+    """Refuse numbers of counted tokens, [n], that differ in a row."""
+    for at in pieces(len(teacher)):
+        differ = np.flatnonzero(teacher[at] != reference[at])
+        if len(differ):
+            row = at.start + int(differ[0])
+            raise InputError(
+                f"teacher and reference counted different tokens in scored row {row}",
+                expected=int(teacher[row]),
+                found=int(reference[row]),
+                fix=f"run {LAUNCHERS}/1.8B.sh and 104M.sh again with the same corpus",
+            )
+
+
+def write_difference(file: IO[bytes], teacher: np.ndarray, reference: np.ndarray) -> None:
+    """Write teacher - reference, [n] float64, as a .npy file."""
+    header = {"descr": "<f8", "fortran_order": False, "shape": teacher.shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    for at in pieces(len(teacher)):
+        file.write(teacher[at] - reference[at])
+
+
+def mean_of(values: np.ndarray) -> tuple[int, float]:
+    """(how many of the values are defined, their mean or 0)."""
+    defined, total = 0, 0.0
+    for at in pieces(len(values)):
+        known = values[at][~np.isnan(values[at])]
+        defined, total = defined + len(known), total + float(known.sum())
+    return defined, total / max(defined, 1)
+
+
+def join(
+    teacher: Scores,
+    reference: Scores,
+    corpus: Corpus,
+    output: artefact.Output,
+    order_known: bool,
+) -> None:
+    """Write the difference store and its report; r is read from its file, not held beside."""
+    same_counts(teacher.read()[1], reference.read()[1])
+    log_p, log_ref = means(teacher), means(reference)
+    with artefact.atomic_file(output.folder / FILE) as file:
+        write_difference(file, log_p, log_ref)
+    r = np.load(output.folder / FILE, mmap_mode="r", allow_pickle=False)
+    defined, mean = mean_of(r)
+    check_mean(teacher, reference, mean, order_known)
+    extra = write_report(output.folder, corpus, r, log_p, log_ref, output.content["ratio"])
     counts = {
         "sequences": len(r),
         "first_row": teacher.first_row,
-        "without_a_defined_difference": int((~defined).sum()),
+        "without_a_defined_difference": len(r) - defined,
     }
     report = {
         "corpus": teacher.manifest["inputs"]["corpus"]["fingerprint"],
@@ -128,6 +190,6 @@ def join(teacher: Scores, reference: Scores, output: artefact.Output) -> None:
     }
     output.finish([FILE, *extra], counts, report)
     print(
-        f"{output.folder}: {defined.sum():,} differences, mean {r[defined].mean():.3f}, standard "
-        f"deviation {r[defined].std():.3f}; report: {output.folder / 'report.html'}"
+        f"{output.folder}: {defined:,} differences, mean {mean:.3f}; report: "
+        f"{output.folder / 'report.html'}"
     )

@@ -50,14 +50,14 @@ def write_report(
     folder: Path,
     corpus: Corpus,
     r: np.ndarray,
-    teacher: tuple[np.ndarray, np.ndarray],
-    reference: tuple[np.ndarray, np.ndarray],
+    teacher: np.ndarray,
+    reference: np.ndarray,
     ratio: float,
 ) -> list[str]:
     """Write the report of keeping the share `ratio`; returns the names of its files.
 
-    r: [n] float64, NaN where nothing is counted; teacher, reference: (sums [n] float32, counts [n]
-    int32). Row i is row i of corpus, which is opened on the scored shards.
+    r, teacher, reference: [n] float64, difference and mean log-probabilities, NaN where nothing is
+    counted. Row i is row i of corpus, which is opened on the scored shards.
     """
     sums = Sums(Scored(corpus, r, teacher, reference), ratio)
     tables = {

@@ -18,23 +18,16 @@ SAMPLE = 1 << 20  # values that the bins are chosen from
 
 @dataclass
 class Scored:
-    """The scored rows: r, the log-probabilities that it was made from, and their corpus.
-
-    r: [n] float64. teacher, reference: (sums [n] float32, counts [n] int32).
-    """
+    """The scored rows and their corpus; r and mean log-probabilities, [n] float64 each."""
 
     corpus: Corpus
     r: np.ndarray
-    teacher: tuple[np.ndarray, np.ndarray]
-    reference: tuple[np.ndarray, np.ndarray]
+    teacher: np.ndarray
+    reference: np.ndarray
 
     def losses(self, rows: slice | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(teacher's, reference's) mean loss of rows, float64; NaN where nothing is counted."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return tuple(
-                -sums[rows].astype(np.float64) / counts[rows]
-                for sums, counts in (self.teacher, self.reference)
-            )
+        """(teacher's, reference's) mean loss of rows; NaN where nothing is counted."""
+        return -self.teacher[rows], -self.reference[rows]
 
 
 class Groups:

@@ -3,28 +3,27 @@
     python3 scripts/miniplm/difference_sampling/construct_pretrain_data.py BASE_PATH [RATIO=0.5]
 
 Reads the corpus and the difference store, writes the refined corpus BASE_PATH/processed_data/
-pretrain/pile-diff_samp-qwen_1.8B-qwen_104M-r0.5/qwen-1025. --criterion random makes a control of
-the same size from the same scored rows.
+pretrain/pile-diff_samp-qwen_1.8B-qwen_104M-r0.5/qwen-1025. --criterion makes the ablations and the
+random control from the same scored rows; --tokens N fills a budget of tokens instead of a ratio.
 """
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from data_utils import artefact
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
-from data_utils.shards import write_shard
 from data_utils.tokenizer import copy_tokenizer
-from miniplm.difference import FILE
-from miniplm.ranking import keep_count, top
+from miniplm.criteria import CRITERIA, number_to_keep, ranked_values
+from miniplm.ranking import count_bins, top
+from miniplm.shard_copy import copy_shards
 
 PROGRAM = "scripts/miniplm/difference_sampling/construct_pretrain_data.py"
 FIX = "run scripts/miniplm/difference_sampling/compute_difference_scores.py"
-CRITERIA = ("difference", "random")
+RATIO = 0.5
 
 
 @dataclass
@@ -32,20 +31,34 @@ class Settings:
     """Select the refined corpus."""
 
     base_path: str = flag(".", "where results/ and processed_data/ lie")
-    ratio: float = flag(0.5, "share of the scored sequences to keep")
+    ratio: float | None = flag(None, f"share of the scored sequences to keep ({RATIO})")
+    tokens: int = flag(
+        0,
+        "instead of a ratio: keep the highest until the next would exceed this number of tokens",
+    )
     data_dir: str = flag("processed_data/pretrain/pile/qwen-1025", "the scored corpus")
     scores: str = flag("results/scores/pile/qwen-1025", "folder of the score stores")
     teacher_name: str = flag("qwen_1.8B", "the teacher's store")
     ref_name: str = flag("qwen_104M", "the reference's store")
     data_name: str = flag("pile", "first part of the output's name")
     save: str = flag("", "folder of the selected corpus; default: named by the settings")
-    criterion: str = flag("difference", f"one of {', '.join(CRITERIA)}")
+    criterion: str = flag(
+        "difference",
+        "which are kept: difference (the highest r), teacher (the highest mean log-probability "
+        "under the teacher), reference (the highest loss of the reference) or random",
+    )
     seed: int = flag(10, "of the random criterion")
     shard_size: int = flag(1_000_000, "sequences a shard")
     allow_reference_data: bool = flag(False, "select from what the reference was trained on too")
 
     def __post_init__(self) -> None:
-        if not 0 < self.ratio <= 1:
+        if self.tokens < 0 or self.shard_size < 1:
+            raise ValueError("--tokens must be above 0 and --shard-size at least 1")
+        if self.tokens and self.ratio is not None:
+            raise ValueError(f"give RATIO ({self.ratio:g}) or --tokens ({self.tokens}), not both")
+        if not self.tokens and self.ratio is None:
+            self.ratio = RATIO
+        if self.ratio is not None and not 0 < self.ratio <= 1:
             raise ValueError(f"RATIO must be above 0 and at most 1, not {self.ratio}")
         if self.criterion not in CRITERIA:
             raise ValueError(f"--criterion {self.criterion}: one of {', '.join(CRITERIA)}")
@@ -55,7 +68,8 @@ class Settings:
         if self.save:
             return self.save
         sampling = "diff_samp" if self.criterion == "difference" else f"{self.criterion}_samp"
-        name = f"{self.data_name}-{sampling}-{self.teacher_name}-{self.ref_name}-r{self.ratio:g}"
+        share = f"t{self.tokens}" if self.tokens else f"r{self.ratio:g}"
+        name = f"{self.data_name}-{sampling}-{self.teacher_name}-{self.ref_name}-{share}"
         return f"processed_data/pretrain/{name}/{Path(self.data_dir).name}"
 
 
@@ -79,6 +93,7 @@ def main() -> None:
         {
             "max_length": corpus.max_length,
             "ratio": settings.ratio,
+            "tokens": settings.tokens or None,
             "criterion": settings.criterion,
             "seed": settings.seed if settings.criterion == "random" else None,
             "shard_size": settings.shard_size,
@@ -104,7 +119,7 @@ def main() -> None:
 
 def open_store(store: Path, corpus: Corpus) -> dict:
     """The difference store's manifest; it must be of this corpus."""
-    manifest = artefact.require(store, "scores", FIX)
+    manifest = artefact.require(store, "scores", FIX, contents=True)
     if manifest is None or manifest["content"].get("type") != "difference":
         raise InputError("this is no store of differences", where=store, fix=FIX)
     if manifest["report"]["corpus"] != corpus.identity["fingerprint"]:
@@ -118,69 +133,40 @@ def open_store(store: Path, corpus: Corpus) -> dict:
     return manifest
 
 
-def choose(r: np.ndarray, settings: Settings) -> np.ndarray:
-    """Positions of the selected rows among the scored ones: floor(ratio x defined rows)."""
-    defined = ~np.isnan(r)
-    keep = keep_count(settings.ratio, int(defined.sum()))
-    if settings.criterion == "random":
-        keys = np.random.default_rng(settings.seed).random(len(r))
-        r = np.where(defined, keys, np.nan)
-    return top(r, keep)
-
-
 def construct(
     corpus: Corpus, store: Path, manifest: dict, settings: Settings, output: artefact.Output
 ) -> None:
     """Write the selected rows and the account of all rows."""
-    r = np.load(store / FILE, mmap_mode="r", allow_pickle=False)
-    selected = choose(r, settings)
-    if len(selected) == 0:
-        raise InputError(
-            f"RATIO={settings.ratio:g} of {len(r)} scored sequences selects none",
-            where=store,
-            fix="use a larger RATIO or score more",
-        )
-    rows = manifest["counts"]["first_row"] + selected
-    files = []
-    starts = range(0, len(rows), settings.shard_size)
-    for shard, start in enumerate(tqdm(starts, unit="shard", desc="copy")):
-        files += copy_rows(corpus, rows[start : start + settings.shard_size], output.folder, shard)
+    values = ranked_values(settings.criterion, store, manifest["inputs"], settings.seed)
+    first_row = manifest["counts"]["first_row"]
+    keep = number_to_keep(values, corpus, first_row, settings.ratio, settings.tokens)
+    rows = top(values, keep)
+    rows += first_row
+    files, shards, tokens = copy_shards(corpus, rows, output.folder, settings.shard_size)
     if corpus.tokenizer_folder is not None:
         files += copy_tokenizer(corpus.tokenizer_folder, output.folder / "tokenizer")
-    undefined = manifest["counts"]["without_a_defined_difference"]
-    counts = {
-        "shards": len(starts),
-        "sequences": len(rows),
-        "tokens": int(corpus.lengths(rows).sum()),
-        "domains": corpus.domains,
+    counts = {"shards": shards, "sequences": keep, "tokens": tokens, "domains": corpus.domains}
+    output.finish(files, counts | account(values, rows, len(corpus)))
+
+
+def account(values: np.ndarray, rows: np.ndarray, all_rows: int) -> dict:
+    """What became of every row of the corpus: values of the scored rows, and the kept rows."""
+    assert (rows[1:] > rows[:-1]).all(), "a row is selected twice, or not in order"
+    defined = int(count_bins(values).sum())
+    return {
         "kept": len(rows),
-        "dropped": len(r) - undefined - len(rows),
-        "without_a_defined_difference": undefined,
-        "not_scored": len(corpus) - len(r),
-        "rows_of_the_corpus": len(corpus),
+        "dropped": defined - len(rows),
+        "without_a_defined_difference": len(values) - defined,
+        "not_scored": all_rows - len(values),
+        "rows_of_the_corpus": all_rows,
     }
-    output.finish(files, counts)
-
-
-def copy_rows(corpus: Corpus, rows: np.ndarray, folder: Path, shard: int) -> list[str]:
-    """Write rows (ascending) as one shard with their row numbers and domains; its file names."""
-    prefix = folder / f"data_{shard}"
-    write_shard(prefix, corpus.lengths(rows), corpus.runs(rows), corpus.dtype)
-    sides = {"source_row": rows.astype(np.int64)}
-    domains = corpus.side("domain", rows)
-    if domains is not None:
-        sides["domain"] = domains
-    for name, values in sides.items():
-        with artefact.atomic_file(folder / f"{name}_{shard}.npy") as file:
-            np.save(file, values)
-    return [f"data_{shard}.bin", f"data_{shard}.idx", *(f"{name}_{shard}.npy" for name in sides)]
 
 
 def print_account(manifest: dict, folder: Path) -> None:
-    """Say what became of every row."""
+    """Say what became of every row; the parts must be the whole."""
     c = manifest["counts"]
     print(
-        f"{folder}: {c['kept']:,} kept + {c['dropped']:,} dropped + "
+        f"{folder}: {c['tokens']:,} tokens; {c['kept']:,} kept + {c['dropped']:,} dropped + "
         f"{c['without_a_defined_difference']:,} without a defined difference + "
         f"{c['not_scored']:,} not scored = {c['rows_of_the_corpus']:,} rows of the corpus"
     )

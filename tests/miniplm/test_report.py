@@ -62,16 +62,17 @@ class Case:
         self.reference = (-reference * self.counts).astype(np.float32)
         self.defined = self.counts > 0
         with np.errstate(invalid="ignore", divide="ignore"):
-            sums = self.teacher.astype(np.float64) - self.reference
-            self.r = np.where(self.defined, sums / self.counts, np.nan)
+            t, ref = (s.astype(np.float64) / self.counts for s in (self.teacher, self.reference))
+            self.r = np.where(self.defined, t - ref, np.nan)
         self.corpus = Corpus(corpus)
         self.folder = folder / "store"
         self.folder.mkdir()
         self.files = self.write(self.folder)
 
     def write(self, folder: Path) -> list[str]:
-        teacher, reference = (self.teacher, self.counts), (self.reference, self.counts)
-        return write_report(folder, self.corpus, self.r, teacher, reference, RATIO)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = [s.astype(np.float64) / self.counts for s in (self.teacher, self.reference)]
+        return write_report(folder, self.corpus, self.r, *means, RATIO)
 
     def kept(self, ratio: float) -> np.ndarray:
         """Mask of the kept rows by a full sort: highest r first, ties by row."""
@@ -235,10 +236,7 @@ def test_hostile_text_stays_text(tmp_path, tokenizer_folder):
     hostile = "</pre><script>alert(1)</script>\x00\x1b[2J\u202eabc\r\n"
     rows = [np.array(tokenizer(f"{hostile}{i}")["input_ids"], np.int64) for i in range(4)]
     corpus = Corpus(save_corpus(tmp_path / "corpus", rows, tokenizer_folder, None))
-    counts = np.full(4, 5, np.int32)
-    sums = np.arange(4, dtype=np.float32)
-    r = (sums.astype(float) + 20) / 5
-    write_report(tmp_path, corpus, r, (sums - 20, counts), (np.full(4, -40, "f4"), counts), 0.5)
+    write_report(tmp_path, corpus, np.arange(4.0), np.arange(4.0) - 4, np.full(4, -4.0), 0.5)
     page = (tmp_path / "report.html").read_text()
     assert "<script" not in page and "&lt;script&gt;alert(1)" in page
     assert not re.search("[\x00-\x08\x0b-\x1f\u202a-\u202e]", page)
@@ -269,10 +267,8 @@ def test_few_or_no_defined_rows(tmp_path, ratio):
     corpus = Corpus(save_corpus(tmp_path / "corpus", rows, None, None))
     for name, counts in (("none", [0, 0]), ("one", [0, 2])):
         (tmp_path / name).mkdir()
-        counts = np.array(counts, np.int32)
-        sums = -counts.astype(np.float32)
-        r = np.where(counts > 0, 0.0, np.nan)
-        files = write_report(tmp_path / name, corpus, r, (sums, counts), (sums, counts), ratio)
+        r = np.where(np.array(counts) > 0, 0.0, np.nan)
+        files = write_report(tmp_path / name, corpus, r, r - 1, r - 1, ratio)
         assert all((tmp_path / name / file).is_file() for file in files)
     assert "None of the 2 sequences" in (tmp_path / "none/report.html").read_text()
 
@@ -318,18 +314,15 @@ def test_two_million_scores_in_bounded_memory(tmp_path):
     output.finish(["data_0.bin", "data_0.idx", "domain_0.npy"], {"domains": SOURCES})
     r = generator.normal(size=count)
     r[::1000] = np.nan
-    counts = (~np.isnan(r)).astype(np.int32)
-    teacher = np.full(count, -1, np.float32)
-    reference = np.where(counts, teacher - r, 0).astype(np.float32)
     corpus = Corpus(folder)
     import matplotlib.pyplot  # noqa: F401  its modules are not the report's memory
 
     tracemalloc.start()
-    write_report(tmp_path, corpus, r, (teacher, counts), (reference, counts), 0.5)
+    write_report(tmp_path, corpus, r, 0 * r - 1, -1 - r, 0.5)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    # One copy of r (16 MB), one pass in pieces, and the pictures, whatever the number of rows.
-    assert peak < 100e6, f"{peak / 1e6:.0f} MB"
+    # Passes in pieces and the pictures: no array as long as the number of rows, which takes 16 MB.
+    assert peak < 60e6, f"{peak / 1e6:.0f} MB"
     with open(tmp_path / "report/sources.csv") as file:
         kept = sum(int(row["kept"]) for row in csv.DictReader(file))
-    assert kept == int(0.5 * np.count_nonzero(counts))
+    assert kept == int(0.5 * np.count_nonzero(~np.isnan(r)))

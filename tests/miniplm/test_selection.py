@@ -15,17 +15,20 @@ from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError
 from miniplm import selection
 from miniplm.difference import FILE
-from miniplm.ranking import top
-from miniplm.selection import Settings, choose
+from miniplm.ranking import keep_count, keep_within, top
 from tests import make
 
 ROWS, FIRST, SCORED = 30, 7, 16  # shards of 7, 16 and 7 rows; the one in the middle is scored
 
 
+def full_order(r: np.ndarray) -> list[int]:
+    """The defined rows, highest first, ties by lower row number."""
+    return np.argsort(-r, kind="stable")[: np.count_nonzero(~np.isnan(r))].tolist()
+
+
 def full_sort(r: np.ndarray, keep: int) -> list[int]:
-    """Highest first, ties by lower row number, NaN never; then in the order of the rows."""
-    order = np.argsort(-r, kind="stable")  # NaN sorts last
-    return sorted(order[:keep].tolist())
+    """The highest `keep` in the order of the rows."""
+    return sorted(full_order(r)[:keep])
 
 
 FEW = st.sampled_from([-1.0, -0.0, 0.0, 0.5, 2.0, -np.inf, np.nan])
@@ -39,18 +42,26 @@ def test_top_equals_a_full_sort(values, data):
     assert top(r, keep).tolist() == full_sort(r, keep)
 
 
-@given(VALUES, st.integers(1, 100))
-def test_keeps_the_floor_of_ratio_times_defined_rows(values, percent):
+@given(st.integers(0, 10_000), st.integers(1, 100))
+def test_keeps_the_floor_of_ratio_times_defined_rows(defined, percent):
+    """Of the ratio as it is written: 0.29 x 100 is 28.999999999999996 in floating point."""
+    keep = math.floor(Fraction(percent, 100) * defined)
+    assert keep_count(percent / 100, defined) == keep
+    assert keep_count(0.29, 100) == 29 and keep_count(0.145, 200) == 29
+
+
+@given(VALUES, st.data())
+def test_a_budget_of_tokens_equals_a_walk_down_the_ranks(values, data):
     r = np.array(values)
-    keep = math.floor(Fraction(percent, 100) * int((~np.isnan(r)).sum()))
-    found = choose(r, Settings(ratio=percent / 100))
-    assert found.tolist() == full_sort(r, keep)
-
-
-def test_floor_is_of_the_ratio_as_it_is_written():
-    """0.29 x 100 is 28.999999999999996 in floating point."""
-    assert len(choose(np.arange(100.0), Settings(ratio=0.29))) == 29
-    assert len(choose(np.arange(200.0), Settings(ratio=0.145))) == 29
+    lengths = np.array(data.draw(st.lists(st.integers(1, 9), min_size=len(r), max_size=len(r))))
+    limit = data.draw(st.integers(0, 9 * len(r) + 1))
+    kept = used = 0
+    for row in full_order(r):
+        used += lengths[row]
+        if used > limit:
+            break
+        kept += 1
+    assert keep_within(r, lambda at: lengths[at], limit) == kept
 
 
 def test_a_pieces_border_is_no_border(monkeypatch):

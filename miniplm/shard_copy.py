@@ -1,0 +1,70 @@
+"""Copy rows of a corpus into new shards, in order; a killed copy goes on behind its last shard.
+
+Beside a shard lie domain_K.npy, where the corpus has domains, and source_row_K.npy: the row of the
+corpus that was copied, whatever that corpus was itself taken from.
+"""
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from data_utils.artefact import atomic_file
+from data_utils.corpus import Corpus
+from data_utils.errors import ArtefactError
+from data_utils.shards import read_header, write_index
+
+ROWS = 1 << 14  # copied at once: what is held in memory of them is their places
+
+
+def copy_shards(
+    corpus: Corpus, rows: np.ndarray, folder: Path, shard_size: int
+) -> tuple[list[str], int, int]:
+    """Copy ascending rows; returns (names of the files, shards, tokens)."""
+    files, shards, tokens = [], 0, 0
+    with tqdm(total=len(rows), unit="seq", unit_scale=True, desc="copy", mininterval=1) as bar:
+        for start in range(0, len(rows), shard_size):
+            part = rows[start : start + shard_size]
+            prefix = folder / f"data_{shards}"
+            if is_there(prefix, part):
+                bar.initial += len(part)  # its time left is that of what is to be copied
+                bar.update(len(part))
+            else:
+                copy_shard(corpus, part, prefix, bar)
+            tokens += read_header(prefix).tokens
+            names = (f"data_{shards}.bin", f"data_{shards}.idx", side("domain", shards),
+                     side("source_row", shards))  # fmt: skip
+            files += [name for name in names if (folder / name).exists()]
+            shards += 1
+    return files, shards, tokens
+
+
+def side(name: str, shard: int | str) -> str:
+    """Name of a side file."""
+    return f"{name}_{shard}.npy"
+
+
+def copy_shard(corpus: Corpus, rows: np.ndarray, prefix: Path, bar: tqdm) -> None:
+    """Write rows (ascending) as one shard; the file with their numbers, written last, ends it."""
+    lengths = np.empty(len(rows), "<i4")
+    with atomic_file(prefix.with_name(prefix.name + ".bin")) as file:
+        for start in range(0, len(rows), ROWS):
+            part = slice(start, start + ROWS)
+            lengths[part] = corpus.write(rows[part], file)
+            bar.update(len(lengths[part]))
+    write_index(prefix, lengths, corpus.dtype)
+    number = prefix.name.rpartition("_")[2]
+    for name, values in (("domain", corpus.side("domain", rows)), ("source_row", rows)):
+        if values is not None:
+            with atomic_file(prefix.with_name(side(name, number))) as file:
+                np.save(file, values)
+
+
+def is_there(prefix: Path, rows: np.ndarray) -> bool:
+    """Whether a former start has copied just these rows; what it left half is copied again."""
+    number = prefix.name.rpartition("_")[2]
+    with contextlib.suppress(ArtefactError, OSError, ValueError, EOFError):
+        copied = np.load(prefix.with_name(side("source_row", number)), allow_pickle=False)
+        return np.array_equal(copied, rows) and read_header(prefix).sequences == len(rows)
+    return False
