@@ -92,7 +92,7 @@ class Sums:
         self.sources, self.lengths = Groups(count), Groups(len(self.length_limits))
         # levels: by (number of the ALPHAS' selections that a sequence is in) x source
         self.levels = Groups((len(ALPHAS) + 1) * count)
-        every = slice(None, None, max(1, len(self.scored.r) // SAMPLE))
+        every = slice(None, None, -(-len(self.scored.r) // SAMPLE) or 1)
         bins = int(np.clip(4 * np.cbrt(self.defined), 16, 80))
         r_edges = equal_bins(self.scored.r[every], bins)
         self.histogram = Picture(np.arange(count + 1), r_edges)

@@ -314,11 +314,11 @@ def test_two_million_scores_in_bounded_memory(tmp_path):
     output.finish(["data_0.bin", "data_0.idx", "domain_0.npy"], {"domains": SOURCES})
     r = generator.normal(size=count)
     r[::1000] = np.nan
-    corpus = Corpus(folder)
+    corpus, teacher, reference = Corpus(folder), 0 * r - 1, -1 - r
     import matplotlib.pyplot  # noqa: F401  its modules are not the report's memory
 
     tracemalloc.start()
-    write_report(tmp_path, corpus, r, 0 * r - 1, -1 - r, 0.5)
+    write_report(tmp_path, corpus, r, teacher, reference, 0.5)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     # Passes in pieces and the pictures: no array as long as the number of rows, which takes 16 MB.
