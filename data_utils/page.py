@@ -24,14 +24,15 @@ figure { margin: 1rem 0; } figure img { max-width: 100%; height: auto; display: 
 figcaption, .from { color: #5a6573; font-size: .85rem; }
 .wide { overflow-x: auto; margin-top: .8rem; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .28rem .7rem; border-bottom: 1px solid #dfe4ea; text-align: left; }
+th, td { padding: .28rem .45rem; border-bottom: 1px solid #dfe4ea; text-align: left; }
 th { border-bottom: 2px solid #aab4c0; vertical-align: bottom; }
 th.number, td.number { text-align: right; white-space: nowrap; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; unicode-bidi: isolate; margin: .3rem 0;
   background: #f5f7f9; border-left: 4px solid #c3ccd6; padding: .5rem .7rem; font-size: .82rem;
   max-height: 14rem; overflow-y: auto; }
 pre.kept { border-color: #2a7f62; } pre.dropped { border-color: #c0563b; }
-.example { margin: .9rem 0; break-inside: avoid; } .example b { font-weight: 600; }
+.example { margin: .9rem 0; break-inside: avoid; font-size: .88rem; }
+.example b { font-weight: 600; }
 .note { background: #fff6e0; border-left: 4px solid #e0a526; padding: .5rem .8rem; }
 """
 
@@ -141,10 +142,10 @@ def example(row: dict) -> str:
     """A decoded sequence with its scores: a row of the table examples of a difference store."""
     kept = "kept" if row["kept"] else "dropped"
     head = (
-        f"rank {int(row['rank']):,}, row {int(row['row']):,} ({row['shard']} row "
-        f"{int(row['row_in_shard']):,}), {row['source']}, {int(row['tokens']):,} tokens: "
-        f"r {row['r']:.3f}, teacher loss {row['teacher_loss']:.3f}, "
-        f"reference loss {row['reference_loss']:.3f}"
+        f"r {row['r']:.3f} = reference loss {row['reference_loss']:.3f} − teacher loss "
+        f"{row['teacher_loss']:.3f} · {row['source']}, {int(row['tokens']):,} tokens · rank "
+        f"{int(row['rank']):,}, row {int(row['row']):,} ({row['shard']} row "
+        f"{int(row['row_in_shard']):,})"
     )
     return (
         f'<div class="example"><b>{text(row["place"])}, {kept}</b> · {text(head)}'

@@ -178,7 +178,13 @@ def join(
     r = np.load(output.folder / FILE, mmap_mode="r", allow_pickle=False)
     defined, mean = mean_of(r)
     check_mean(teacher, reference, mean, order_known)
-    extra = write_report(output.folder, corpus, r, log_p, log_ref, output.content["ratio"])
+    about = (
+        f"Teacher {teacher.folder.name}, reference {reference.folder.name}, corpus "
+        f"{'/'.join(corpus.folder.parts[-2:])}, shards {corpus.first_shard}:{corpus.last_shard} "
+        f"of {corpus.all_shards}."
+    )
+    ratio = output.content["ratio"]
+    extra = write_report(output.folder, corpus, r, log_p, log_ref, ratio, about)
     counts = {
         "sequences": len(r),
         "first_row": teacher.first_row,

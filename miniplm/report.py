@@ -29,6 +29,7 @@ from miniplm import report_plots as plots
 from miniplm import report_tables
 from miniplm.report_examples import examples
 from miniplm.report_sums import UNKNOWN, Scored, Sums
+from miniplm.report_tables import ratio_of
 
 FOLDER, PAGE = "report", "report.html"
 SOURCE_COLUMNS = (
@@ -41,7 +42,7 @@ SOURCE_COLUMNS = (
     Column("keep_rate", "keep rate", percent),
     Column("share_before", "share before", percent),
     Column("share_after", "share after", percent),
-    Column("without_r", "without r", integer),
+    Column("without_r", "no r", integer),
 )
 LENGTH_COLUMNS = (Column("tokens_a_sequence", "tokens a sequence"), *SOURCE_COLUMNS[1:-1])
 
@@ -53,11 +54,13 @@ def write_report(
     teacher: np.ndarray,
     reference: np.ndarray,
     ratio: float,
+    about: str = "",
 ) -> list[str]:
     """Write the report of keeping the share `ratio`; returns the names of its files.
 
     r, teacher, reference: [n] float64, difference and mean log-probabilities, NaN where nothing is
-    counted. Row i is row i of corpus, which is opened on the scored shards.
+    counted. Row i is row i of corpus, which is opened on the scored shards. about: a line that
+    names models and corpus.
     """
     sums = Sums(Scored(corpus, r, teacher, reference), ratio)
     tables = {
@@ -76,7 +79,7 @@ def write_report(
         write_csv(out / f"{name}.csv", rows)
     for name, png in pictures.items():
         write_png(out / f"{name}.png", png)
-    write_text(folder / PAGE, html_page(tables, pictures))
+    write_text(folder / PAGE, html_page(tables, pictures, about))
     names = [*(f"{name}.csv" for name in tables), *(f"{name}.png" for name in pictures)]
     return [PAGE, *(f"{FOLDER}/{name}" for name in names)]
 
@@ -86,11 +89,13 @@ def draw(tables: dict[str, list[dict]]) -> dict[str, bytes]:
     summary, sources = tables["summary"][0], tables["sources"]
     bins, lengths = tables["histogram"], tables["lengths"]
     shown = plots.colours(sources)
-    rates = plots.keep_rates(sources, "source", summary, "Share of each source that is kept")
+    rates = plots.keep_rates(
+        sources, "sources", "source", summary, "Share of each source that is kept"
+    )
     return {
         "keep_rate": rates,
         "lengths": plots.keep_rates(
-            lengths, "tokens_a_sequence", summary, "Share kept, by tokens a sequence"
+            lengths, "lengths", "tokens_a_sequence", summary, "Share kept, by tokens a sequence"
         ),
         "histogram": plots.histogram(bins, summary, shown),
         "cumulative": plots.cumulative(bins, summary),
@@ -105,9 +110,11 @@ def headlines(summary: dict, sources: list[dict], lengths: list[dict]) -> list[s
     if not defined:
         return [f"None of the {s['scored']:,} sequences has a defined r: nothing can be selected."]
     share = percent(s["kept"] / defined)
+    token_share = percent(ratio_of(s["kept_tokens"], s["tokens"]))
     found = [
         f"{s['kept']:,} of {defined:,} sequences are kept ({share}), {s['kept_tokens']:,} of "
-        f"{s['tokens']:,} tokens: those with the highest r, down to {s['threshold']:.3f}.",
+        f"{s['tokens']:,} tokens ({token_share}): those with the highest r, down to "
+        f"{s['threshold']:.3f}.",
         *source_sentences(sources),
         f"Mean r is {decimal(s['mean_r_kept'])} for what is kept and "
         f"{decimal(s['mean_r_dropped'])} for what is dropped. r is above 0 (the teacher predicts "
@@ -148,11 +155,13 @@ def source_sentences(sources: list[dict]) -> list[str]:
     ]
 
 
-def html_page(tables: dict[str, list[dict]], pictures: dict[str, bytes]) -> str:
+def html_page(tables: dict[str, list[dict]], pictures: dict[str, bytes], about: str) -> str:
     """The whole page."""
     summary, sources, lengths = tables["summary"][0], tables["sources"], tables["lengths"]
     parts = [
+        paragraph(about, "from"),
         findings(headlines(summary, sources, lengths)),
+        paragraph(f"Numbers: {FOLDER}/summary.csv, sources.csv, lengths.csv", "from"),
         paragraph(
             "r = reference loss − teacher loss: the mean over a sequence's counted tokens, in nats "
             "a token. High r: the teacher predicts the sequence and the small reference does not "
@@ -226,6 +235,6 @@ def by_length_and_share(tables: dict[str, list[dict]], pictures: dict[str, bytes
         table(tables["lengths"], LENGTH_COLUMNS, f"{FOLDER}/lengths.csv"),
         heading("If another share alpha were kept"),
         picture(pictures["sweep"], "The mixture of what is kept.", f"{FOLDER}/sweep.csv"),
-        table(rows, columns),
+        table(rows, columns, f"{FOLDER}/sweep.csv"),
         table(shares, share_columns, f"{FOLDER}/sweep.csv"),
     ]

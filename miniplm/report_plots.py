@@ -22,27 +22,33 @@ def stack(rows: list[dict], prefix: str, shown: dict[str, str]) -> tuple[dict, l
     rest = [name for name in names if name not in shown]
     if rest:
         columns = [[row[f"{prefix} {name}"] for row in rows] for name in rest]
-        values[f"{len(rest)} other sources"] = np.sum(columns, axis=0)
+        label = plain(rest[0]) if len(rest) == 1 else f"{len(rest)} other sources"
+        values[label] = np.sum(columns, axis=0)
     return values, [*shown.values(), GREY]
 
 
-def keep_rates(rows: list[dict], label: str, summary: dict, title: str) -> bytes:
+def name_file(axes, file: str) -> None:
+    """Say in the picture itself which table it is drawn from."""
+    axes.set_title(f"numbers: {file}.csv", loc="right", fontsize=7, color=GREY, pad=10)
+
+
+def keep_rates(rows: list[dict], file: str, label: str, summary: dict, title: str) -> bytes:
     """A bar a group: the share of its sequences that is kept, against that of all."""
     rows = [row for row in rows if row["sequences"]]
     figure, axes = new_plot(8, 1.3 + 0.36 * len(rows))
     whole = summary["kept"] / summary["sequences"] if summary["sequences"] else 0
     rates = [row["keep_rate"] for row in rows]
     places = range(len(rows))
-    box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
     axes.barh(places, rates, color=[KEPT if rate >= whole else DROPPED for rate in rates])
     axes.axvline(whole, color="black", linewidth=1, linestyle="--")
     axes.set_title(f"{title} (dashed: all sequences, {100 * whole:.1f} %)", loc="left", pad=10)
+    axes.set_xlabel(f"numbers: {file}.csv", loc="right", fontsize=7, color=GREY)
     for place, row in zip(places, rows, strict=True):
         words = f"{100 * row['keep_rate']:.1f} % of {row['sequences']:,}"
-        axes.text(row["keep_rate"] + 0.01, place, words, va="center", fontsize=9, bbox=box)
+        axes.text(1.02, place, words, va="center", fontsize=9)
     axes.set_yticks(list(places), [plain(row[label]) for row in rows])
     axes.invert_yaxis()
-    axes.set_xlim(0, 1.22)
+    axes.set_xlim(0, 1.02)
     ticks = np.arange(0, 1.01, 0.2)
     axes.set_xticks(ticks, [f"{100 * tick:.0f} %" for tick in ticks])
     return plot_png(figure)
@@ -61,6 +67,7 @@ def histogram(rows: list[dict], summary: dict, shown: dict[str, str]) -> bytes:
     axes.set_xlim(edges[0], edges[-1])
     axes.set_xlabel("r = reference loss − teacher loss, nats a token")
     axes.set_ylabel("sequences")
+    name_file(axes, "histogram")
     figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return plot_png(figure)
 
@@ -86,6 +93,7 @@ def cumulative(rows: list[dict], summary: dict) -> bytes:
     axes.grid(alpha=0.3)
     axes.set_xlabel("r = reference loss − teacher loss, nats a token")
     axes.set_ylabel("share of sequences below r")
+    name_file(axes, "histogram")
     return plot_png(figure)
 
 
@@ -132,6 +140,11 @@ def density(rows: list[dict], sources: list[dict], summary: dict, shown: dict[st
     axes.set_ylim(extent[2:])
     axes.set_xlabel("teacher loss, nats a token")
     axes.set_ylabel("reference loss, nats a token")
+    corners = ((0.02, 0.97, "left", "top", "kept", KEPT),
+               (0.98, 0.03, "right", "bottom", "dropped", DROPPED))  # fmt: skip
+    for x, y, ha, va, words, tint in corners:
+        axes.text(x, y, words, ha=ha, va=va, color=tint, fontsize=11, transform=axes.transAxes)
+    name_file(axes, "density")
     title = "mean of a source"
     figure.legend(loc="outside lower center", ncols=4, fontsize=8, title=title, frameon=False)
     return plot_png(figure)
@@ -170,5 +183,6 @@ def sweep(rows: list[dict], shown: dict[str, str]) -> bytes:
     axes.set_xticks(alphas)
     axes.set_xlabel("alpha, the share that is kept (1.0: the whole pool)")
     axes.set_ylabel("share of what is kept")
+    name_file(axes, "sweep")
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return plot_png(figure)

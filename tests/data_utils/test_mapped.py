@@ -1,15 +1,24 @@
 """Files mapped back to back: contents, sharing, no descriptors, given back at the end."""
 
+import ctypes
+import errno
 import mmap
 import os
 import re
 import subprocess
 import sys
+import tempfile
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from data_utils.mapped import map_files
+from data_utils import mapped
+from data_utils.mapped import map_files, write_spans
 from data_utils.start import CODE_ROOT
 
 PAGE = mmap.PAGESIZE
@@ -81,3 +90,61 @@ run(lambda: map_files([Path(sys.argv[1])], [1 << 40]))
     done = subprocess.run(command, cwd=CODE_ROOT, capture_output=True, text=True)
     assert done.returncode == 4 and len(done.stderr.splitlines()) == 1
     assert re.search(r"cannot be mapped \(Cannot allocate memory\).*ulimit -v", done.stderr)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 40)), max_size=3000),
+    st.sampled_from([1, 2, 4]),
+)
+@settings(max_examples=30, deadline=None)
+def test_spans_are_written_back_to_back(spans, size):
+    values = np.arange(4000).astype(f"u{size}")
+    starts, lengths = (np.array([s[i] for s in spans], np.int64) for i in (0, 1))
+    with tempfile.TemporaryFile() as file:
+        file.write(b"before")
+        write_spans(file, values, starts, starts + lengths)
+        file.write(b"behind")
+        file.seek(0)
+        expected = b"".join(values[s : s + n].tobytes() for s, n in spans)
+        assert file.read() == b"before" + expected + b"behind"
+
+
+def test_a_call_that_writes_only_a_part_is_gone_on_with():
+    """A pipe takes what fits: the kernel stops in the middle of a stretch, as on a full disk."""
+    values = np.random.default_rng(0).integers(0, 256, 3_000_000).astype(np.uint8)
+    starts = np.arange(0, 3_000_000, 1500)
+    read_end, write_end = os.pipe()
+    received = []
+
+    def receive():
+        while part := os.read(read_end, 70_001):
+            received.append(part)
+
+    thread = threading.Thread(target=receive)
+    thread.start()
+    partial = []
+    inner = mapped.LIBC.writev
+
+    def short(descriptor, place, count):  # as if interrupted: some whole stretches, a part of one
+        spans = (ctypes.c_uint64 * 4).from_address(place)
+        if count >= 2 and spans[3] > 700:
+            whole = spans[3]
+            spans[3] = 700
+            written = inner(descriptor, place, 2)
+            spans[3] = whole
+            partial.append(written)
+            return written
+        return inner(descriptor, place, count)
+
+    with open(write_end, "wb") as file, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mapped, "LIBC", SimpleNamespace(writev=short))
+        write_spans(file, values, starts, starts + 1500)
+    thread.join()
+    os.close(read_end)
+    assert b"".join(received) == values.tobytes() and len(partial) > 900
+
+
+def test_a_full_disk_is_the_system_s_error():
+    with open("/dev/full", "wb", buffering=0) as file, pytest.raises(OSError) as error:
+        write_spans(file, np.arange(10), np.array([0]), np.array([10]))
+    assert error.value.errno == errno.ENOSPC and error.value.filename == "/dev/full"
