@@ -30,15 +30,19 @@ class Model:
 
 
 def model_of(store: Scores) -> Model:
-    """The model that a store names, if it is still in its place."""
+    """The model that a store names, if it is still in its place.
+
+    One without a manifest is known by its place alone: a checksum of all its weights, only to
+    tell the two apart, would take longer than the rest of the stage.
+    """
     inputs = store.manifest["inputs"]
-    entry = inputs.get("model", {})
-    folder = (store.folder / entry.get("path", "nowhere")).resolve()
+    entry = inputs.get("model", {"path": "nowhere", "fingerprint": ""})
+    folder = (store.folder / entry["path"]).resolve()
     try:
-        if artefact.identity(folder, "model", "")["fingerprint"] != entry.get("fingerprint"):
-            return Model()
-        manifest = artefact.read_manifest(folder) or {"report": {}, "inputs": {}}
+        manifest = artefact.read_manifest(folder) or {**entry, "report": {}, "inputs": {}}
     except ProgramError:
+        return Model()
+    if not folder.is_dir() or manifest["fingerprint"] != entry["fingerprint"]:
         return Model()
     trained_on = manifest["report"].get("trained_on", {}).get("made_from", {})
     sources = [entries.get("corpus", {}) for entries in (trained_on, manifest["inputs"])]

@@ -1,6 +1,7 @@
 """The corpus reader against a loop over rows."""
 
 import shutil
+import tempfile
 
 import numpy as np
 import pytest
@@ -72,6 +73,11 @@ def test_runs_are_the_tokens_of_ascending_rows(folder, rows, chosen):
     at = np.array(sorted(chosen))
     runs = list(Corpus(folder).runs(at))
     assert np.concatenate(runs).tolist() == np.concatenate([rows[i] for i in at]).tolist()
+    with tempfile.TemporaryFile() as file:
+        lengths = Corpus(folder).write(at, file)
+        assert lengths.tolist() == [len(rows[i]) for i in at]
+        file.seek(0)
+        assert file.read() == np.concatenate([rows[i] for i in at]).astype("<u2").tobytes()
 
 
 def test_neighbouring_rows_come_as_one_run(folder, rows):

@@ -1,5 +1,6 @@
 """Difference scores: r = mean log-probability under the teacher less that under the reference."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -98,6 +99,111 @@ def test_a_copy_of_the_teacher_is_no_reference(base, monkeypatch):
         manifest["fingerprint"] = artefact.fingerprint(manifest)
         artefact.write_json(base / "scores" / name / artefact.MANIFEST, manifest)
     refuse(monkeypatch, base, InputError, "are the same model")
+
+
+def models(base: Path, teacher: str, reference: str) -> None:
+    """Stores whose models lie in folders of these names, and the scores of TEACHER, REFERENCE."""
+    for name, model, sums in (("T", teacher, TEACHER), ("R", reference, REFERENCE)):
+        make.save_scores(base / "scores" / name, base / "corpus", model, *sums)
+        folder = base / "scores" / model
+        if folder.is_dir():
+            edit(base / "scores" / name, "inputs", model=artefact.identity(folder, "model", ""))
+
+
+def edit(store: Path, part: str, **changes: dict) -> None:
+    """Change entries of a finished store's manifest."""
+    manifest = artefact.read_manifest(store)
+    for key, value in changes.items():
+        old = manifest[part].get(key)
+        manifest[part][key] = {**old, **value} if isinstance(old, dict) else value
+    manifest["fingerprint"] = artefact.fingerprint(manifest)
+    artefact.write_json(store / artefact.MANIFEST, manifest)
+
+
+@pytest.fixture
+def three_models(base) -> Path:
+    """large and small, without manifests; ours, small too, trained on a part of the corpus."""
+    for name, hidden, seed in (("large", 64, 1), ("small", 32, 2), ("ours", 32, 3)):
+        make.save_model(base / "scores" / name, make.qwen_config(600, hidden), seed)
+    folder, part = base / "scores/ours", {"kind": "corpus", "fingerprint": "a part of it"}
+    output = artefact.Output(folder, "model", "tests", {}, {}, {"corpus": (base, part)})
+    corpus = {"corpus": artefact.identity(base / "corpus", "corpus", "")}
+    files = [path.name for path in folder.iterdir()]
+    output.finish(files, {}, {"trained_on": {"made_from": corpus}})
+    return base
+
+
+@pytest.mark.parametrize(
+    "right, wrong, message",
+    [
+        (("large", "small"), ("small", "large"), r"T has 44,640 parameters, R 105,664"),
+        (("small", "ours"), ("ours", "small"), "T was trained on a part of the scored corpus"),
+        (("large", "ours"), ("ours", "large"), "T was trained on a part of the scored corpus"),
+    ],
+)
+def test_exchanged_models(right, wrong, message, three_models, monkeypatch, capsys):
+    """The parameters tell; what the models were trained on tells more."""
+    base = three_models
+    models(base, *wrong)
+    refuse(
+        monkeypatch, base, InputError, f"look exchanged .{message}.*--teacher-name R --ref-name T"
+    )
+    run(monkeypatch, base, "--allow-weaker-teacher", "true")
+    shutil.rmtree(base / "scores/diff-T-R")
+    for name in "TR":
+        shutil.rmtree(base / "scores" / name)
+    models(base, *right)
+    run(monkeypatch, base)
+    assert "WARNING" not in capsys.readouterr().out
+
+
+def test_exchanged_scores(base, monkeypatch, capsys):
+    """Where nothing is known of the models their scores tell, unless they are about equal."""
+    make.save_scores(base / "scores/T", base / "corpus", "teacher", *REFERENCE)
+    make.save_scores(base / "scores/R", base / "corpus", "reference", *TEACHER)
+    message = "R predicts the corpus better than T by 0.625 nats a token.*--allow-weaker-teacher"
+    refuse(monkeypatch, base, InputError, message)
+    run(monkeypatch, base, "--allow-weaker-teacher", "true")
+    assert "WARNING mean r is -0.625" in capsys.readouterr().out
+
+
+def test_untrained_models_of_one_size_may_stand_in(base, monkeypatch):
+    close = ([-2.1, -9.1, 0.0, -1.55, -4.1], TEACHER[1])
+    make.save_scores(base / "scores/T", base / "corpus", "teacher", *close)
+    make.save_scores(base / "scores/R", base / "corpus", "reference", *TEACHER)
+    run(monkeypatch, base)
+
+
+def test_scores_of_999_of_1000_sequences(tmp_path, tokenizer_folder, monkeypatch):
+    make.save_corpus(tmp_path / "corpus", make.random_rows(1000, 600, 0), tokenizer_folder)
+    sums, counts = -np.arange(1000.0), np.full(1000, 5)
+    for name, model, rows in (("T", "teacher", 1000), ("R", "reference", 999)):
+        place = tmp_path / "scores" / name
+        make.save_scores(place, tmp_path / "corpus", model, sums[:rows], counts[:rows])
+    message = "different numbers of sequences in .*scores/R: expected 1000, found 999.*104M.sh"
+    refuse(monkeypatch, tmp_path, InputError, message)
+    shutil.rmtree(tmp_path / "scores/T")
+    make.save_scores(
+        tmp_path / "scores/T", tmp_path / "corpus", "teacher", sums[:999], counts[:999]
+    )
+    message = "not a score of every sequence.*scores/T: expected 1000 sequences, found 999.*run"
+    refuse(monkeypatch, tmp_path, ArtefactError, message)
+
+
+def test_a_missing_block_and_a_block_of_another_corpus(base, monkeypatch):
+    stores(base)
+    first, second = (base / f"scores/R/block_00000{number}.safetensors" for number in (0, 1))
+    whole = first.read_bytes()
+    make.save_scores(base / "scores/X", base / "other", "reference", TEACHER[0], TEACHER[1])
+    first.write_bytes((base / "scores/X" / first.name).read_bytes())
+    fix = "run bash scripts/miniplm/difference_sampling/104M.sh BASE_PATH.*remove manifest.json"
+    message = f"checksum does not hold in .*{first.name}.*{fix}"
+    refuse(monkeypatch, base, ArtefactError, message)
+    first.write_bytes(whole)
+    second.unlink()
+    refuse(
+        monkeypatch, base, ArtefactError, f"a file of the scores is missing .*{second.name}.*{fix}"
+    )
 
 
 def test_a_score_that_is_no_number_never_gets_into_a_difference(base, monkeypatch):
