@@ -115,7 +115,7 @@ class Corpus:
 
     def write(self, rows: np.ndarray, file: IO[bytes]) -> np.ndarray:
         """Write the tokens of ascending rows back to back; returns their lengths, [len(rows)]."""
-        starts, lengths = self._mapped.spans(np.asarray(rows, np.int64))
+        starts, lengths = self._mapped.ascending_spans(np.asarray(rows, np.int64))
         write_spans(file, self._mapped.tokens, *joined(starts, starts + lengths))
         return lengths
 

@@ -191,11 +191,39 @@ class Shards:
         table = self._table[self.locate(rows)]
         lengths = self._four[table[:, 0] + 4 * rows].view("<i4")[:, 0].astype(np.int64)
         offsets = self._eight[table[:, 1] + 8 * rows].view("<i8")[:, 0]
+        self._check_spans(offsets, lengths, table[:, 2], rows)
+        return table[:, 3] + offsets // self.dtype.itemsize, lengths
+
+    def ascending_spans(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What spans() gives of ascending rows, from a stretch of each index: a fifth of its time.
+
+        Rows far apart cost the stretch between them, 12 bytes a row.
+        """
+        if len(rows) == 0:
+            return self.spans(rows)
+        starts, lengths = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+        self.locate(rows[[0, -1]])
+        borders = rows.searchsorted(self.starts).tolist()
+        for number in range(len(self.headers)):
+            part = slice(borders[number], borders[number + 1])
+            if part.start == part.stop:
+                continue
+            local = rows[part] - self.starts[number]
+            stretch, inside = slice(local[0], local[-1] + 1), local - local[0]
+            shard, (_, _, size, first) = self[number], self._table[number]
+            offsets = shard.offsets[stretch].take(inside)
+            lengths[part] = shard.lengths[stretch].take(inside)
+            self._check_spans(offsets, lengths[part], size, rows[part])
+            starts[part] = first + offsets // self.dtype.itemsize
+        return starts, lengths
+
+    def _check_spans(
+        self, offsets: np.ndarray, lengths: np.ndarray, sizes: np.ndarray, rows: np.ndarray
+    ) -> None:
         itemsize = self.dtype.itemsize
-        behind = table[:, 2] - offsets - itemsize * lengths
+        behind = sizes - offsets - itemsize * lengths
         # A number is negative if its sign bit is set, so one of three is if that of their OR is.
         self._check(((offsets | lengths | behind) < 0) | (offsets % itemsize != 0), rows)
-        return table[:, 3] + offsets // itemsize, lengths
 
     def _check(self, bad: np.ndarray, rows: np.ndarray) -> None:
         if not bad.any():

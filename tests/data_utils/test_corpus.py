@@ -80,6 +80,12 @@ def test_runs_are_the_tokens_of_ascending_rows(folder, rows, chosen):
         assert file.read() == np.concatenate([rows[i] for i in at]).astype("<u2").tobytes()
 
 
+@pytest.mark.parametrize("rows", [[-1, 3], [3, 22]])
+def test_rows_beyond_the_corpus_are_not_written(folder, rows):
+    with pytest.raises(IndexError):
+        Corpus(folder).write(np.array(rows), None)
+
+
 def test_neighbouring_rows_come_as_one_run(folder, rows):
     runs = list(Corpus(folder).runs(np.array([0, 1, 2, 5, 6, 7, 8, 9])))
     starts = (rows[0:3], rows[5:7], rows[7:8], rows[8:10])  # a break at each shard's end too
@@ -175,6 +181,7 @@ def assert_row_2_is_refused(corpus):
     for read in (
         lambda: corpus.batch(np.array([4, 2]), 0),
         lambda: list(corpus.runs(np.array([1, 2, 4]))),
+        lambda: corpus.write(np.array([1, 2, 4]), None),
         lambda: corpus.row(2),
     ):
         with pytest.raises(ArtefactError, match=r"row 2 .* in .*data_0\.idx") as caught:

@@ -1,0 +1,137 @@
+"""A selection that is killed at any moment ends with the bytes of an undisturbed one.
+
+.venv/bin/python -m pytest tests/miniplm/test_selection_resume.py
+"""
+
+import os
+import random
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_utils import artefact, mapped
+from data_utils.corpus import Corpus
+from miniplm import selection, shard_copy
+from miniplm.difference import FILE
+from tests import make, programs
+
+ROWS = 400
+FLAGS = ["--data-dir", "corpus", "--scores", "scores", "--teacher-name", "T", "--ref-name", "R"]
+
+# Phases of a run: where a kill may come, before and after the call.
+PHASES = {
+    "choosing": (selection, "top"),
+    "copying tokens": (Corpus, "write"),
+    "in the middle of a .bin": (mapped.LIBC, "writev"),
+    "writing an index": (shard_copy, "write_index"),
+    "writing a side file": (shard_copy.np, "save"),
+    "renaming a file": (artefact.os, "replace"),
+    "looking for a copied shard": (shard_copy, "is_there"),
+    "the tokenizer": (selection, "copy_tokenizer"),
+    "checksums": (artefact, "describe"),
+    "the manifest": (artefact.Output, "finish"),
+}
+ONCE = ("choosing", "the tokenizer", "the manifest")  # called once a run
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, tokenizer_folder) -> Path:
+    base = tmp_path_factory.mktemp("base")
+    rows = make.random_rows(ROWS, 600, 0, longest=40)
+    corpus = make.save_corpus(base / "corpus", rows, tokenizer_folder, shard_size=90)
+    folder = base / "scores/diff-T-R"
+    output = artefact.Output(folder, "scores", "tests", {"type": "difference"}, {}).begin()
+    np.save(folder / FILE, np.random.default_rng(0).normal(size=ROWS).round(1))
+    report = {"corpus": artefact.identity(corpus, "corpus", "")["fingerprint"]}
+    output.finish([FILE], {"first_row": 0}, report | {"seen_in_training": False})
+    for name in ("log.out", "log.err"):
+        (base / name).touch()
+    return base
+
+
+def select(base: Path, save: str, kill: tuple = ()) -> int:
+    """Run the program as a process of its own; kill: (phase, call) at which it kills itself."""
+    words = [str(base), *FLAGS, "--save", save, "--shard-size", "30"]
+    process = programs.CONTEXT.Process(target=run_and_die, args=(words, kill))
+    process.start()
+    process.join(120)
+    return process.exitcode
+
+
+def run_and_die(words: list[str], kill: tuple) -> None:
+    """The program's main() with small pieces; kill[0]: a phase, kill[1]: half calls before it."""
+    shard_copy.ROWS, mapped.IOV_MAX = 8, 3
+    if kill:
+        (owner, name), moment = PHASES[kill[0]], kill[1]
+        inner, count = getattr(owner, name), 0
+
+        def outer(*arguments, **options):
+            nonlocal count
+            if count == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = inner(*arguments, **options)
+            if count + 1 == moment:
+                os.kill(os.getpid(), signal.SIGKILL)
+            count += 2
+            return result
+
+        setattr(owner, name, outer)
+    programs._main("miniplm.selection", words, {}, Path(words[0]) / "log.out")
+
+
+def content(folder: Path) -> dict[str, str]:
+    manifest = artefact.require(folder, "corpus", "", contents=True)
+    assert manifest is not None
+    return {entry["name"]: entry["sha256"] for entry in manifest["files"]}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(base) -> dict[str, str]:
+    assert select(base, "undisturbed") == 0, (base / "log.err").read_text()
+    found = content(base / "undisturbed")
+    assert len([name for name in found if name.endswith(".bin")]) == 7
+    return found
+
+
+def test_killed_twenty_times_it_ends_with_the_same_bytes(base, undisturbed):
+    """kill -9 at moments drawn per phase, each start going on where the one before was killed."""
+    choice, hit, folder, kills = random.Random(5), set(), base / "killed", 0
+    for phase in [*PHASES, *choice.choices(list(PHASES), k=16)]:
+        moment = choice.randrange(2 if phase in ONCE else 8)
+        code = select(base, "killed", kill=(phase, moment))
+        if code == 0:  # it came to its end first: begin anew
+            assert content(folder) == undisturbed
+            shutil.rmtree(folder)
+            continue
+        assert code == -signal.SIGKILL, (base / "log.err").read_text()
+        hit.add(phase)
+        kills += 1
+    assert select(base, "killed") == 0, (base / "log.err").read_text()
+    assert content(folder) == undisturbed
+    assert not [path for path in folder.iterdir() if path.name.endswith(".tmp")]
+    print("phases hit:", sorted(hit))
+    assert kills >= 16 and hit == set(PHASES)
+
+
+def test_a_start_goes_on_behind_the_last_complete_shard(base, undisturbed):
+    folder = base / "resumed"
+    assert select(base, "resumed", kill=("writing an index", 9)) != 0
+    before = {path.name: path.stat().st_ino for path in folder.glob("source_row_*")}
+    assert len(before) == 4
+    assert select(base, "resumed") == 0
+    after = {path.name: path.stat().st_ino for path in folder.glob("source_row_*")}
+    assert before.items() <= after.items() and len(after) == 7  # none of them was written again
+    assert content(folder) == undisturbed
+
+
+@pytest.mark.parametrize("name", ["data_1.bin", "data_1.idx", "source_row_1.npy"])
+def test_a_shard_that_was_cut_off_between_the_starts_is_copied_again(base, undisturbed, name):
+    folder = base / f"cut {name}"
+    assert select(base, folder.name, kill=("writing an index", 9)) != 0
+    path = folder / name
+    path.write_bytes(path.read_bytes()[:-7])
+    assert select(base, folder.name) == 0, (base / "log.err").read_text()
+    assert content(folder) == undisturbed
