@@ -80,10 +80,10 @@ def test_runs_are_the_tokens_of_ascending_rows(folder, rows, chosen):
         assert file.read() == np.concatenate([rows[i] for i in at]).astype("<u2").tobytes()
 
 
-@pytest.mark.parametrize("rows", [[-1, 3], [3, 22]])
-def test_rows_beyond_the_corpus_are_not_written(folder, rows):
+@pytest.mark.parametrize("beyond", [[-1, 3], [3, 22]])
+def test_rows_beyond_the_corpus_are_not_written(folder, beyond):
     with pytest.raises(IndexError):
-        Corpus(folder).write(np.array(rows), None)
+        Corpus(folder).write(np.array(beyond), None)
 
 
 def test_neighbouring_rows_come_as_one_run(folder, rows):
