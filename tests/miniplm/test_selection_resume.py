@@ -127,6 +127,14 @@ def test_a_start_goes_on_behind_the_last_complete_shard(base, undisturbed):
     assert content(folder) == undisturbed
 
 
+def test_a_shard_of_other_rows_is_copied_again(base, undisturbed):
+    folder = base / "other rows"
+    assert select(base, folder.name, kill=("writing an index", 9)) != 0
+    np.save(folder / "source_row_1.npy", np.load(folder / "source_row_1.npy") + 1)
+    assert select(base, folder.name) == 0, (base / "log.err").read_text()
+    assert content(folder) == undisturbed
+
+
 @pytest.mark.parametrize("name", ["data_1.bin", "data_1.idx", "source_row_1.npy"])
 def test_a_shard_that_was_cut_off_between_the_starts_is_copied_again(base, undisturbed, name):
     folder = base / f"cut {name}"
