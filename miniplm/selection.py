@@ -31,7 +31,9 @@ class Settings:
     """Select the refined corpus."""
 
     base_path: str = flag(".", "where results/ and processed_data/ lie")
-    ratio: float | None = flag(None, f"share of the scored sequences to keep ({RATIO})")
+    ratio: float | None = flag(
+        None, f"share of the scored sequences to keep; {RATIO} without --tokens"
+    )
     tokens: int = flag(
         0,
         "instead of a ratio: keep the highest until the next would exceed this number of tokens",
