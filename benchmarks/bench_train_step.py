@@ -2,11 +2,11 @@
 
     .venv/bin/python benchmarks/bench_train_step.py [--hidden 768] [--layers 2] [--runs 5]
 
-Obvious: model(input_ids, labels=...).loss, which holds the fp32 logits of the whole batch. Ours: the
-language-modelling objective. Both sides take one step (forward, backward, AdamW) on the same 4 rows
-of 1,025 tokens with the same random Qwen2 of vocabulary 151,936, tied embeddings. Memory is the peak
-over that of the same step with hidden.sum() + head.sum() as the loss, so that weights, gradients,
-the optimiser's state and activations cancel.
+Obvious: model(input_ids, labels=...).loss, which holds the fp32 logits of the whole batch. Ours:
+the language-modelling objective. Both sides take one step (forward, backward, AdamW) on the same 4
+rows of 1,025 tokens with the same random Qwen2 of vocabulary 151,936, tied embeddings. Memory is
+the peak over that of the same step with hidden.sum() + head.sum() as the loss, so that weights,
+gradients, the optimiser's state and activations cancel.
 """
 
 import sys
