@@ -28,30 +28,8 @@ TEST_SET=processed_data/held_out/smollm2-129
 SCORES=results/scores/pile/smollm2-129
 STUDENT=results/miniplm/llama/7M
 CONTROL_STUDENT=results/random_half/llama/7M
-STAGES=$BASE/stages.tsv
 TOTAL=15
-number=0
-touch "$STAGES"
-
-# stage NAME ARTEFACT COMMAND ...: run COMMAND unless it has made ARTEFACT before.
-stage() {
-  local name=$1 artefact=$2 started=$SECONDS command done_file
-  shift 2
-  number=$((number + 1))
-  command=$(printf '%q ' "$@")
-  done_file=$BASE/$artefact
-  if [[ -d $done_file ]]; then done_file=$done_file/manifest.json; fi
-  printf '\n[%d/%d] %s\n' "$number" "$TOTAL" "$name"
-  if [[ -f $done_file ]] && grep -qF "$(printf '%s\t%s' "$artefact" "$command")" "$STAGES"; then
-    echo "done: $artefact"
-    return
-  fi
-  echo "\$ $command"
-  "$@"
-  grep -vF "$(printf '\t%s\t' "$artefact")" "$STAGES" > "$STAGES.tmp" || true
-  printf '%s\t%s\t%s\t%s\n' "$name" "$artefact" "$command" $((SECONDS - started)) >> "$STAGES.tmp"
-  mv "$STAGES.tmp" "$STAGES"
-}
+source "$CODE/scripts/stages.sh"
 
 started=$SECONDS
 printf '\nAll stages share these settings (export them to run a single one by hand):\n'

@@ -1,0 +1,136 @@
+"""The output of eval/planted_noise.py: tables for the terminal, the plot and the HTML page."""
+
+from data_utils.page import (
+    Column,
+    decimal,
+    findings,
+    heading,
+    integer,
+    new_plot,
+    page,
+    paragraph,
+    percent,
+    picture,
+    plot_png,
+    table,
+)
+from eval.compare_page import text_table
+
+KEEP_RATES = (
+    Column("source", "source"),
+    Column("sequences", "scored", integer),
+    Column("kept", "kept", integer),
+    Column("keep_rate", "keep rate", percent),
+    Column("low", "95 % from", percent),
+    Column("high", "to", percent),
+    Column("mean_r", "mean r", decimal),
+    Column("deviation_r", "deviation", decimal),
+)
+
+
+def signed(value: float) -> str:
+    """+0.123; a dash where there is no value."""
+    return f"{value:+.3f}" if value == value else "–"
+
+
+GAINS = (
+    Column("share", "noise", percent),
+    Column("noise_in_better_half", "in the better half", percent),
+    Column("noise_in_random_half", "in random halves", percent),
+    Column("better_loss", "loss, better half", decimal),
+    Column("random_loss", "loss, random half", decimal),
+    Column("gain", "gain", signed),
+    Column("low", "95 % from", signed),
+    Column("high", "to", signed),
+    Column("seed_deviation", "deviation of seeds", decimal),
+    Column("seeds", "gain a seed"),
+)
+COPIES = (
+    "All copies of the boiler-plate are one sequence with one r, so they are kept or dropped "
+    "together: their interval speaks of copies of this sequence, not of other boiler-plates, and "
+    "not of references with another seed."
+)
+INTERVALS = (
+    "Gain: mean held-out loss of students on a random half minus that of students on the better "
+    "half, in nats a token; above 0 the better half is the better one. The interval is over the "
+    "held-out sequences, for the mean of these seeds; a seed is that of the initial weights and of "
+    "the random half. The better half itself has no seed: one reference and one plant a share."
+)
+
+
+def gain_rows(result: dict) -> list[dict]:
+    """The rows of the table of gains with those of the seeds in words."""
+    return [
+        {**row, "seeds": " ".join(signed(gain) for gain in row["seed_gains"].values())}
+        for row in result["gain"]
+    ]
+
+
+def notes(result: dict) -> list[str]:
+    """What the figures are, and what they are not."""
+    return [INTERVALS, *([COPIES] if len(result["keep_rates"]) > 2 else [])]
+
+
+def terminal(result: dict) -> str:
+    """Everything that is printed."""
+    sentences = [*result["findings"], *notes(result)]
+    return "\n\n".join(
+        [
+            text_table([*result["keep_rates"], *result["sources"]], KEEP_RATES),
+            text_table(gain_rows(result), GAINS),
+            "\n".join(f"* {sentence}" for sentence in sentences),
+        ]
+    )
+
+
+def html(result: dict, png: bytes) -> str:
+    """The whole page."""
+    held_out = result["gain"][0]["held_out_sequences"]
+    return page(
+        "Planted noise: what selection keeps, and what students gain",
+        [
+            findings(result["findings"]),
+            heading("Gain over the share of noise"),
+            picture(
+                png,
+                f"Held-out loss on {held_out:,} clean sequences, random half minus better half. "
+                "Dots: seeds. Line: their mean, with the 95 % interval over the held-out "
+                "sequences.",
+                "gain.csv",
+            ),
+            table(gain_rows(result), GAINS, "gain.csv"),
+            heading("What is kept of planted sequences"),
+            table(result["keep_rates"], KEEP_RATES, "keep_rates.csv"),
+            heading("What is kept of each ordinary source"),
+            table(result["sources"], KEEP_RATES, "keep_rates.csv"),
+            *(paragraph(note, "note") for note in notes(result)),
+        ],
+    )
+
+
+def draw_gain(gains: list[dict]) -> bytes:
+    """The gain over the share of noise."""
+    figure, axes = new_plot(8, 4.4)
+    shares = [100 * row["share"] for row in gains]
+    means = [row["gain"] for row in gains]
+    errors = [
+        [row["gain"] - row["low"] for row in gains],
+        [row["high"] - row["gain"] for row in gains],
+    ]
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.errorbar(
+        shares, means, errors, fmt="o-", color="#3b6fb5", linewidth=2, capsize=4,
+        label="mean of the seeds, 95 % interval over held-out sequences",
+    )  # fmt: skip
+    for number, row in enumerate(gains):
+        values = list(row["seed_gains"].values())
+        axes.plot(
+            [100 * row["share"] + 0.8] * len(values), values, "o", color="#e0a526", markersize=5,
+            label="" if number else "each seed",
+        )  # fmt: skip
+    axes.set_xticks(shares, [f"{share:g} %" for share in shares])
+    axes.set_xlabel("share of the sequences that is planted noise")
+    axes.set_ylabel("gain of the better half, nats a token")
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, loc="upper left")
+    return plot_png(figure)

@@ -1,0 +1,99 @@
+#!/usr/bin/env bash
+# Planted truth: what selection does to noise and boiler-plate that were put into real text, and
+# what a student gains by it at several shares of noise. Under two hours on 2 cores, no GPU.
+#   bash scripts/experiments/planted_noise.sh [BASE_PATH=planted_noise]
+# Every stage is a launcher or program of the README with the quickstart's models and sizes. Run
+# again it skips what is done; interrupted anywhere it goes on. Variables: EXPERIMENT_SEQUENCES
+# (a shard) SHARES (of noise) SEEDS. Results: BASE_PATH/results/planted_noise.
+set -euo pipefail
+
+CODE=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+mkdir -p "${1:-$CODE/planted_noise}"
+BASE=$(cd "${1:-$CODE/planted_noise}" && pwd)
+SEQUENCES=${EXPERIMENT_SEQUENCES:-512}
+SHARES=${SHARES:-0 0.1 0.3 0.5}
+SEEDS=${SEEDS:-1 2 3}
+read -ra shares <<< "$SHARES"
+read -ra seeds <<< "$SEEDS"
+
+bash "$CODE/install.sh"
+export PYTHON=$CODE/.venv/bin/python
+
+settings=(TOKENIZER_NAME=smollm2 MAX_LENGTH=129 TEACHER_NAME=smollm2_135M REF_NAME=llama_5M
+  TOKENIZER_PATH=checkpoints/smollm2/135M PRECISION=fp32 NPROC=1 GLOBAL_BATCH=8 MICRO_BATCH=8
+  LR=2e-3 LR_MIN=2e-4 WARMUP_STEPS=8 LOG_EVERY=1)
+export "${settings[@]}"
+PRETRAIN=processed_data/pretrain
+CORPUS=smollm2-129
+TEST_SET=processed_data/held_out/$CORPUS
+SAMPLING=$CODE/scripts/miniplm/difference_sampling
+TOTAL=$((4 + 7 + ${#shares[@]} * (7 + 5 * ${#seeds[@]})))
+source "$CODE/scripts/stages.sh"
+
+# select_from NAME SHARDS FLAGS ...: plant as the flags say; train the corpus's own reference on
+# shards 4 and 5, score SHARDS with teacher and reference, keep the better half.
+select_from() {
+  local name=$1 shards=$2 scores=results/scores/$1/$CORPUS
+  local names=(--scores "$scores" --teacher-name "$TEACHER_NAME" --ref-name "$REF_NAME")
+  local ref=checkpoints/$name/5M_ref
+  shift 2
+  local scoring=(env "DATA_NAME=$name" "SCORE_SHARDS=$shards" BLOCK_SIZE=64 TOKENS_PER_BATCH=2048)
+  stage "$name: planted corpus" "$PRETRAIN/$name/$CORPUS" \
+    "$PYTHON" "$CODE/tools/plant_sequences.py" "$BASE" --data-dir "$PRETRAIN/clean/$CORPUS" \
+    --save "$PRETRAIN/$name/$CORPUS" "$@"
+  stage "$name: the reference's own part" "$PRETRAIN/${name}_ref/$CORPUS" \
+    "$PYTHON" "$CODE/tools/split_ref_data.py" "$BASE" --data-dir "$PRETRAIN/$name/$CORPUS" \
+    --shards 4:6 --save "$PRETRAIN/${name}_ref/$CORPUS"
+  stage "$name: train the reference model" "$ref" \
+    env "DATA_NAME=$name" MODEL_CONFIG=configs/models/quickstart/reference.json "SAVE=$ref" \
+    TOTAL_STEPS=$((SEQUENCES / 4)) bash "$CODE/scripts/pretrain/qwen/104M_ref.sh" "$BASE"
+  stage "$name: score with the teacher" "$scores/$TEACHER_NAME" \
+    "${scoring[@]}" MODEL_PATH=checkpoints/smollm2/135M bash "$SAMPLING/1.8B.sh" "$BASE"
+  stage "$name: score with the reference" "$scores/$REF_NAME" \
+    "${scoring[@]}" "MODEL_PATH=$ref" bash "$SAMPLING/104M.sh" "$BASE"
+  stage "$name: difference scores" "$scores/diff-$TEACHER_NAME-$REF_NAME" \
+    "$PYTHON" "$SAMPLING/compute_difference_scores.py" "$BASE" "${names[@]}"
+  half=("$PYTHON" "$SAMPLING/construct_pretrain_data.py" "$BASE" "${names[@]}"
+    --data-dir "$PRETRAIN/$name/$CORPUS")
+  stage "$name: select the better half" "$PRETRAIN/$name-better_half/$CORPUS" \
+    "${half[@]}" --save "$PRETRAIN/$name-better_half/$CORPUS"
+}
+
+# student NAME CORPUS SEED: train on the half CORPUS, take the loss on clean held-out text.
+student() {
+  local run=$1-seed$3 save=results/students/$1-seed$3
+  stage "$run: pre-train" "$save" env MODEL_CONFIG=configs/models/quickstart/student.json \
+    "TOTAL_STEPS=$((SEQUENCES / 8))" "SEED=$3" "SAVE=$save" "DATA_DIR=$PRETRAIN/$2/$CORPUS" \
+    bash "$CODE/scripts/pretrain/qwen/200M.sh" "$BASE"
+  stage "$run: held-out loss" "results/eval/lm/$run.json" bash "$CODE/scripts/eval/lm.sh" "$BASE" \
+    --model-path "$save" --ckpt-name "$run" --data-dir $TEST_SET
+}
+
+printf '\nAll stages share these settings (export them to run a single one by hand):\n'
+printf 'export PYTHON=%q %s\n' "$PYTHON" "${settings[*]}"
+stage "Text from this machine" data/pile/train \
+  "$PYTHON" "$CODE/tools/get_pile.py" "$BASE" --source local --plant-noise 0 \
+  --local-bytes $((SEQUENCES * 2700)) --heldout-bytes 90000
+stage "Teacher: SmolLM2-135M" checkpoints/smollm2/135M \
+  "$PYTHON" "$CODE/tools/get_models.py" "$BASE" smollm2
+stage "Clean corpus" "$PRETRAIN/clean/$CORPUS" \
+  env DATA_NAME=clean SHARD_SIZE="$SEQUENCES" \
+  bash "$CODE/scripts/tools/process_data/pile_qwen.sh" "$BASE"
+stage "Clean held-out corpus" $TEST_SET \
+  env TEXT=data/pile/heldout SAVE=$TEST_SET \
+  bash "$CODE/scripts/tools/process_data/pile_qwen.sh" "$BASE" --split test
+
+select_from planted 0:4 --noise 0.1 --boilerplate 0.1
+for share in "${shares[@]}"; do
+  select_from "noise-$share" 0:1 --noise "$share"
+  for seed in "${seeds[@]}"; do
+    random=noise-$share-random_half-seed$seed
+    stage "$random: select" "$PRETRAIN/$random/$CORPUS" \
+      "${half[@]}" --save "$PRETRAIN/$random/$CORPUS" --criterion random --seed "$seed"
+    student "noise-$share-better_half" "noise-$share-better_half" "$seed"
+    student "noise-$share-random_half" "$random" "$seed"
+  done
+done
+
+echo
+"$PYTHON" "$CODE/eval/planted_noise.py" "$BASE" --shares "$SHARES" --seeds "$SEEDS"
