@@ -234,8 +234,8 @@ def gain_finding(row: dict) -> str:
         words = "not beyond chance apart from"
     gains = list(row["seed_gains"].values())
     return (
-        f"With {100 * row['share']:.0f} % of noise the students on the better half are {words} those "
-        f"on a random half: {row['gain']:+.3f} nats a token (95 % interval over the held-out "
+        f"With {100 * row['share']:.0f} % of noise students on the better half are {words} "
+        f"those on a random half: {row['gain']:+.3f} nats a token (95 % interval over the held-out "
         f"sequences {row['low']:+.3f} to {row['high']:+.3f}; seeds {min(gains):+.3f} to "
         f"{max(gains):+.3f})."
     )

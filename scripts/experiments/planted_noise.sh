@@ -53,20 +53,31 @@ select_from() {
     "${scoring[@]}" "MODEL_PATH=$ref" bash "$SAMPLING/104M.sh" "$BASE"
   stage "$name: difference scores" "$scores/diff-$TEACHER_NAME-$REF_NAME" \
     "$PYTHON" "$SAMPLING/compute_difference_scores.py" "$BASE" "${names[@]}"
-  half=("$PYTHON" "$SAMPLING/construct_pretrain_data.py" "$BASE" "${names[@]}"
-    --data-dir "$PRETRAIN/$name/$CORPUS")
   stage "$name: select the better half" "$PRETRAIN/$name-better_half/$CORPUS" \
-    "${half[@]}" --save "$PRETRAIN/$name-better_half/$CORPUS"
+    "$PYTHON" "$SAMPLING/construct_pretrain_data.py" "$BASE" --ratio 0.5 "${names[@]}" \
+    --data-dir "$PRETRAIN/$name/$CORPUS" --save "$PRETRAIN/$name-better_half/$CORPUS"
 }
 
-# student NAME CORPUS SEED: train on the half CORPUS, take the loss on clean held-out text.
-student() {
-  local run=$1-seed$3 save=results/students/$1-seed$3
-  stage "$run: pre-train" "$save" env MODEL_CONFIG=configs/models/quickstart/student.json \
-    "TOTAL_STEPS=$((SEQUENCES / 8))" "SEED=$3" "SAVE=$save" "DATA_DIR=$PRETRAIN/$2/$CORPUS" \
-    bash "$CODE/scripts/pretrain/qwen/200M.sh" "$BASE"
-  stage "$run: held-out loss" "results/eval/lm/$run.json" bash "$CODE/scripts/eval/lm.sh" "$BASE" \
-    --model-path "$save" --ckpt-name "$run" --data-dir $TEST_SET
+# students NAME SEED: one on the better half, one on a random half; their losses on clean text.
+students() {
+  local name=$1 seed=$2 half corpus save run
+  stage "$name: select a random half, seed $seed" "$PRETRAIN/$name-random_half-seed$seed/$CORPUS" \
+    "$PYTHON" "$SAMPLING/construct_pretrain_data.py" "$BASE" --ratio 0.5 \
+    --scores "results/scores/$name/$CORPUS" --teacher-name "$TEACHER_NAME" --ref-name "$REF_NAME" \
+    --data-dir "$PRETRAIN/$name/$CORPUS" --save "$PRETRAIN/$name-random_half-seed$seed/$CORPUS" \
+    --criterion random --seed "$seed"
+  for half in better_half random_half; do
+    run=$name-$half-seed$seed
+    save=results/students/$run
+    corpus=$PRETRAIN/$name-better_half/$CORPUS
+    if [[ $half == random_half ]]; then corpus=$PRETRAIN/$run/$CORPUS; fi
+    stage "$run: pre-train" "$save" env MODEL_CONFIG=configs/models/quickstart/student.json \
+      "TOTAL_STEPS=$((SEQUENCES / 8))" "SEED=$seed" "SAVE=$save" "DATA_DIR=$corpus" \
+      bash "$CODE/scripts/pretrain/qwen/200M.sh" "$BASE"
+    stage "$run: held-out loss" "results/eval/lm/$run.json" \
+      bash "$CODE/scripts/eval/lm.sh" "$BASE" --model-path "$save" --ckpt-name "$run" \
+      --data-dir $TEST_SET
+  done
 }
 
 printf '\nAll stages share these settings (export them to run a single one by hand):\n'
@@ -86,12 +97,10 @@ stage "Clean held-out corpus" $TEST_SET \
 select_from planted 0:4 --noise 0.1 --boilerplate 0.1
 for share in "${shares[@]}"; do
   select_from "noise-$share" 0:1 --noise "$share"
-  for seed in "${seeds[@]}"; do
-    random=noise-$share-random_half-seed$seed
-    stage "$random: select" "$PRETRAIN/$random/$CORPUS" \
-      "${half[@]}" --save "$PRETRAIN/$random/$CORPUS" --criterion random --seed "$seed"
-    student "noise-$share-better_half" "noise-$share-better_half" "$seed"
-    student "noise-$share-random_half" "$random" "$seed"
+done
+for seed in "${seeds[@]}"; do
+  for share in "${shares[@]}"; do
+    students "noise-$share" "$seed"
   done
 done
 
