@@ -27,7 +27,7 @@ PRETRAIN=processed_data/pretrain
 CORPUS=smollm2-129
 TEST_SET=processed_data/held_out/$CORPUS
 SAMPLING=$CODE/scripts/miniplm/difference_sampling
-TOTAL=$((4 + 7 + ${#shares[@]} * (7 + 5 * ${#seeds[@]})))
+TOTAL=$((4 + 7 + ${#shares[@]} * (7 + 3 * ${#seeds[@]})))
 source "$CODE/scripts/stages.sh"
 
 # select_from NAME SHARDS FLAGS ...: plant as the flags say; train the corpus's own reference on
@@ -58,26 +58,39 @@ select_from() {
     --data-dir "$PRETRAIN/$name/$CORPUS" --save "$PRETRAIN/$name-better_half/$CORPUS"
 }
 
+# together COMMAND ... -- COMMAND ...: both at once with a thread each; fails if one of them does.
+together() {
+  local first=() failed=0
+  while [[ $1 != -- ]]; do
+    first+=("$1")
+    shift
+  done
+  shift
+  OMP_NUM_THREADS=1 "${first[@]}" &
+  OMP_NUM_THREADS=1 "$@" || failed=$?
+  wait $! || failed=$?
+  return $failed
+}
+
 # students NAME SEED: one on the better half, one on a random half; their losses on clean text.
 students() {
-  local name=$1 seed=$2 half corpus save run
-  stage "$name: select a random half, seed $seed" "$PRETRAIN/$name-random_half-seed$seed/$CORPUS" \
+  local name=$1 seed=$2
+  local better=$name-better_half-seed$2 random=$name-random_half-seed$2
+  local train=(env MODEL_CONFIG=configs/models/quickstart/student.json "SEED=$seed"
+    "TOTAL_STEPS=$((SEQUENCES / 8))" bash "$CODE/scripts/pretrain/qwen/200M.sh" "$BASE")
+  local losses=(bash "$CODE/scripts/eval/lm.sh" "$BASE" --data-dir $TEST_SET)
+  stage "$name: select a random half, seed $seed" "$PRETRAIN/$random/$CORPUS" \
     "$PYTHON" "$SAMPLING/construct_pretrain_data.py" "$BASE" --ratio 0.5 \
     --scores "results/scores/$name/$CORPUS" --teacher-name "$TEACHER_NAME" --ref-name "$REF_NAME" \
-    --data-dir "$PRETRAIN/$name/$CORPUS" --save "$PRETRAIN/$name-random_half-seed$seed/$CORPUS" \
+    --data-dir "$PRETRAIN/$name/$CORPUS" --save "$PRETRAIN/$random/$CORPUS" \
     --criterion random --seed "$seed"
-  for half in better_half random_half; do
-    run=$name-$half-seed$seed
-    save=results/students/$run
-    corpus=$PRETRAIN/$name-better_half/$CORPUS
-    if [[ $half == random_half ]]; then corpus=$PRETRAIN/$run/$CORPUS; fi
-    stage "$run: pre-train" "$save" env MODEL_CONFIG=configs/models/quickstart/student.json \
-      "TOTAL_STEPS=$((SEQUENCES / 8))" "SEED=$seed" "SAVE=$save" "DATA_DIR=$corpus" \
-      bash "$CODE/scripts/pretrain/qwen/200M.sh" "$BASE"
-    stage "$run: held-out loss" "results/eval/lm/$run.json" \
-      bash "$CODE/scripts/eval/lm.sh" "$BASE" --model-path "$save" --ckpt-name "$run" \
-      --data-dir $TEST_SET
-  done
+  stage "$name: pre-train on both halves, seed $seed" "results/students/$random" together \
+    "${train[@]}" --save "results/students/$better" \
+    --data-dir "$PRETRAIN/$name-better_half/$CORPUS" -- \
+    "${train[@]}" --save "results/students/$random" --data-dir "$PRETRAIN/$random/$CORPUS"
+  stage "$name: held-out losses, seed $seed" "results/eval/lm/$random.json" together \
+    "${losses[@]}" --model-path "results/students/$better" --ckpt-name "$better" -- \
+    "${losses[@]}" --model-path "results/students/$random" --ckpt-name "$random"
 }
 
 printf '\nAll stages share these settings (export them to run a single one by hand):\n'
