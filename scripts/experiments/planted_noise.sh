@@ -78,7 +78,7 @@ students() {
   local better=$name-better_half-seed$2 random=$name-random_half-seed$2
   local train=(env MODEL_CONFIG=configs/models/quickstart/student.json "SEED=$seed"
     "TOTAL_STEPS=$((SEQUENCES / 8))" bash "$CODE/scripts/pretrain/qwen/200M.sh" "$BASE")
-  local losses=(bash "$CODE/scripts/eval/lm.sh" "$BASE" --data-dir $TEST_SET)
+  local losses=(bash "$CODE/scripts/eval/lm.sh" "$BASE" --data-dir "$TEST_SET")
   stage "$name: select a random half, seed $seed" "$PRETRAIN/$random/$CORPUS" \
     "$PYTHON" "$SAMPLING/construct_pretrain_data.py" "$BASE" --ratio 0.5 \
     --scores "results/scores/$name/$CORPUS" --teacher-name "$TEACHER_NAME" --ref-name "$REF_NAME" \

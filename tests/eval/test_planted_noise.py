@@ -1,0 +1,168 @@
+"""eval/planted_noise.py: intervals, keep rates and gains from hand-made artefacts.
+
+.venv/bin/python -m pytest tests/eval/test_planted_noise.py
+"""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_utils import artefact
+from data_utils.corpus import Corpus
+from data_utils.errors import InputError
+from data_utils.page import read_csv
+from data_utils.shards import write_shard
+from eval import planted_noise
+from eval.planted_noise import BOILERPLATE, NOISE, ORDINARY
+from tests import make
+from tests.eval.test_compare import save_run
+
+NAME, ROWS, HELD_OUT = "tiny-65", 40, 16
+DOMAINS = ["A", "B", NOISE, BOILERPLATE]
+SCORES = "results/scores"
+
+
+def save_corpus(folder: Path, domains: list[int], **changes) -> Path:
+    """A corpus of rows of these domains; changes: source_row and inputs of a selected one."""
+    content = {"max_length": 65, "split": "data"}
+    output = artefact.Output(
+        folder, "corpus", "tests", content, {}, changes.get("inputs", {})
+    ).begin()
+    rows = make.random_rows(len(domains), 600, 0, seed=len(folder.parts[-2]))
+    write_shard(folder / "data_0", [len(row) for row in rows], rows, np.dtype("<u2"))
+    sides = {"domain": np.array(domains, np.uint8)}
+    if "source_row" in changes:
+        sides["source_row"] = np.array(changes["source_row"], np.int64)
+    for name, values in sides.items():
+        np.save(folder / f"{name}_0.npy", values)
+    files = ["data_0.bin", "data_0.idx", *(f"{name}_0.npy" for name in sides)]
+    output.finish(files, {"sequences": len(domains), "domains": DOMAINS})
+    return folder
+
+
+def save_selection(base: Path, name: str, domains: list[int], kept: list[int]) -> Path:
+    """A corpus, scores of its rows 4 and on (r is the row number), and the half with these rows."""
+    place = base / "processed_data/pretrain"
+    corpus = save_corpus(place / name / NAME, domains)
+    store = base / SCORES / name / NAME / "diff-T-R"
+    output = artefact.Output(store, "scores", "tests", {"type": "difference"}, {}).begin()
+    np.save(store / "difference.npy", np.arange(4, len(domains), dtype=float))
+    report = {"corpus": Corpus(corpus).identity["fingerprint"]}
+    output.finish(["difference.npy"], {"first_row": 4, "of": name}, report)
+    inputs = {"scores": (store, artefact.identity(store, "scores", ""))}
+    return save_corpus(
+        place / f"{name}-better_half" / NAME,
+        [domains[row] for row in kept],
+        source_row=kept,
+        inputs=inputs,
+    )
+
+
+@pytest.fixture
+def base(tmp_path) -> Path:
+    """The experiment with one share (0.3) and two seeds: gains of 0.1 and 0.3 a sequence."""
+    base = tmp_path / "with space"
+    domains = ([0] * 6 + [2] * 2 + [3] * 2) * 4
+    save_selection(base, "planted", domains, [10, 11, 14, 17, 20, 21, 29, 38])
+    better = save_selection(base, "noise-0.3", ([1] * 7 + [2] * 3) * 4, [14, 17, 20, 21])
+    random_half = save_corpus(base / "processed_data/pretrain/random" / NAME, [1, 2, 2, 1])
+    wave = np.sin(np.arange(HELD_OUT))
+    for seed, gain in ((1, 0.1), (2, 0.3)):
+        name = "noise-0.3-{}_half-seed" + str(seed)
+        save_run(base, name.format("better"), better, 7 + 0 * wave, seed)
+        save_run(base, name.format("random"), random_half, 7 + gain + 0.01 * wave, seed)
+    (base / "results/students").symlink_to(".")
+    return base
+
+
+FLAGS = ["--shares", "0.3", "--seeds", "1 2", "--corpus-name", NAME]
+FLAGS += ["--teacher-name", "T", "--ref-name", "R"]
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [  # k = 0 and k = n by hand: z^2 / (n + z^2) and n / (n + z^2)
+        (0, 205, 0.0, 0.01839),
+        (81, 263, 0.2553, 0.3662),  # Newcombe (1998), table I
+        (1, 29, 0.0061, 0.1718),  # the same
+        (20, 20, 0.83887, 1.0),
+    ],
+)
+def test_wilson(successes, trials, low, high):
+    assert planted_noise.wilson(successes, trials) == pytest.approx((low, high), abs=6e-5)
+
+
+def test_keep_rates_count_scored_rows_only(base):
+    settings = planted_noise.Settings(teacher_name="T", ref_name="R", corpus_name=NAME)
+    groups, sources = planted_noise.keep_rates(base, "planted", settings)
+    found = {row["source"]: (row["sequences"], row["kept"]) for row in groups}
+    assert found == {ORDINARY: (20, 5), NOISE: (8, 1), BOILERPLATE: (8, 2)}
+    assert [row["source"] for row in sources] == ["A"]
+    assert groups[1]["mean_r"] == np.mean([6, 7, 16, 17, 26, 27, 36, 37])
+    assert groups[1]["keep_rate"] == 1 / 8
+
+
+def test_the_program_writes_and_prints_all_of_it(base):
+    result = make.run("eval/planted_noise.py", base, *FLAGS)
+    save = base / "results/planted_noise"
+    figures = json.loads((save / "result.json").read_text())
+    (row,) = read_csv(save / "gain.csv")
+    assert row["gain"] == pytest.approx(0.2 + 0.01 * np.sin(np.arange(HELD_OUT)).mean())
+    assert row["gain_seed_2"] - row["gain_seed_1"] == pytest.approx(0.2)
+    assert row["seed_deviation"] == pytest.approx(0.2 / math.sqrt(2))
+    assert row["low"] < row["gain"] < row["high"] and row["high"] - row["low"] < 0.02
+    assert row["noise_in_random_half"] == 0.5 and row["noise_in_better_half"] == 0.25
+    assert (row["noise_scored"], row["scored"]) == (12, 36)
+    assert figures["gain"][0]["seed_gains"]["1"] == row["gain_seed_1"]
+    rates = read_csv(save / "keep_rates.csv", ["source"])
+    assert {r["source"] for r in rates} == {ORDINARY, NOISE, BOILERPLATE, "A"}
+    page = (save / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 1 and "http" not in page
+    assert (save / "gain.png").read_bytes()[:4] == b"\x89PNG"
+    for words in ("are ahead of those on a random half: +0.2", "12.5 % (95 % interval 2.2 to"):
+        assert words in result.stdout and words in page, words
+
+
+def test_findings_follow_the_intervals():
+    def group(source, kept, sequences):
+        mine, chosen = np.arange(3000) < sequences, np.arange(3000) < kept
+        return planted_noise.keep_row(source, mine, chosen, np.zeros(3000))
+
+    def findings(noise, boilerplate):
+        rows = [group(ORDINARY, 1000, 1638), group(NOISE, noise, 205)]
+        return planted_noise.keep_findings([*rows, group(BOILERPLATE, boilerplate, 205)])[1:]
+
+    noise, boilerplate = findings(0, 100)
+    assert "times the rate of ordinary text: under a tenth of that" in noise
+    assert ": clearly under it" in boilerplate
+    noise, boilerplate = findings(10, 120)
+    assert ": not under a tenth of that" in noise and ": not clearly under it" in boilerplate
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [(0.1, 0.2, "are ahead of those"), (-0.2, -0.1, "are behind those"), (-0.1, 0.1, "chance")],
+)
+def test_a_gain_is_said_plainly(low, high, words):
+    row = {"share": 0.3, "gain": 0.0, "low": low, "high": high, "seed_gains": {"1": 0.0}}
+    assert words in planted_noise.gain_finding(row)
+
+
+def test_a_half_of_other_scores_is_refused(base):
+    half = base / "processed_data/pretrain/noise-0.3-better_half"
+    half.rename(half.with_name("planted-better_half-old"))
+    planted = base / "processed_data/pretrain/planted-better_half"
+    planted.rename(half)
+    settings = planted_noise.Settings(teacher_name="T", ref_name="R", corpus_name=NAME)
+    with pytest.raises(InputError, match="the half is from another run"):
+        planted_noise.keep_rates(base, "noise-0.3", settings)
+
+
+def test_an_unfinished_experiment_ends_with_one_message(base):
+    (base / "results/eval/lm/noise-0.3-random_half-seed2.json").unlink()
+    result = make.run("eval/planted_noise.py", base, *FLAGS, check=False)
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert result.stderr.startswith("ERROR there are no held-out losses of noise-0.3-random_half")
