@@ -24,3 +24,17 @@ stage() {
   printf '%s\t%s\t%s\t%s\n' "$name" "$artefact" "$command" $((SECONDS - started)) >> "$STAGES.tmp"
   mv "$STAGES.tmp" "$STAGES"
 }
+
+# together COMMAND ... -- COMMAND ...: both at once with a thread each; fails if one of them does.
+together() {
+  local first=() failed=0
+  while [[ $1 != -- ]]; do
+    first+=("$1")
+    shift
+  done
+  shift
+  OMP_NUM_THREADS=1 "${first[@]}" &
+  OMP_NUM_THREADS=1 "$@" || failed=$?
+  wait $! || failed=$?
+  return $failed
+}

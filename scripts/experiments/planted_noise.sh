@@ -58,20 +58,6 @@ select_from() {
     --data-dir "$PRETRAIN/$name/$CORPUS" --save "$PRETRAIN/$name-better_half/$CORPUS"
 }
 
-# together COMMAND ... -- COMMAND ...: both at once with a thread each; fails if one of them does.
-together() {
-  local first=() failed=0
-  while [[ $1 != -- ]]; do
-    first+=("$1")
-    shift
-  done
-  shift
-  OMP_NUM_THREADS=1 "${first[@]}" &
-  OMP_NUM_THREADS=1 "$@" || failed=$?
-  wait $! || failed=$?
-  return $failed
-}
-
 # students NAME SEED: one on the better half, one on a random half; their losses on clean text.
 students() {
   local name=$1 seed=$2
