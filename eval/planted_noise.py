@@ -30,6 +30,7 @@ from data_utils.page import write_csv, write_png, write_text
 from eval import planted_noise_page
 from eval.compare import Run, check_comparable, paired_difference, read_run
 from miniplm.difference import FILE
+from miniplm.scores import Scores
 
 EXPERIMENT = "run scripts/experiments/planted_noise.sh to its end"
 ORDINARY, NOISE, BOILERPLATE = "ordinary text", "planted noise", "planted boiler-plate"
@@ -81,7 +82,7 @@ def keep_rates(base: Path, name: str, settings: Settings) -> tuple[list[dict], l
     """Rows (what is planted and the rest; each source of the rest) of the scored part of a corpus.
 
     A row: sequences scored and kept, the share kept with its 95 % interval, mean and standard
-    deviation of r.
+    deviation of r, mean losses of teacher and reference.
     """
     place = under(base, "processed_data/pretrain")
     whole = Corpus(place / name / settings.corpus_name)
@@ -102,6 +103,13 @@ def keep_rates(base: Path, name: str, settings: Settings) -> tuple[list[dict], l
                 fix=f"remove this folder and {EXPERIMENT}",
             )
     r = np.load(store / FILE, allow_pickle=False)
+    losses = {
+        f"mean_{model}_loss": row_losses(scores / store_name)
+        for model, store_name in (
+            ("teacher", settings.teacher_name),
+            ("reference", settings.ref_name),
+        )
+    }
     first = manifest["counts"]["first_row"]
     domains = whole.side("domain", first + np.arange(len(r)))
     kept = np.zeros(len(r), bool)
@@ -109,17 +117,29 @@ def keep_rates(base: Path, name: str, settings: Settings) -> tuple[list[dict], l
     numbers = {source: number for number, source in enumerate(whole.domains)}
     planted = {source: numbers.pop(source) for source in (NOISE, BOILERPLATE)}
     ordinary = np.isin(domains, list(numbers.values()))
-    groups = [keep_row(ORDINARY, ordinary, kept, r)]
-    groups += [keep_row(source, domains == number, kept, r) for source, number in planted.items()]
-    sources = [keep_row(source, domains == number, kept, r) for source, number in numbers.items()]
+    groups = [keep_row(ORDINARY, ordinary, kept, r, losses)]
+    groups += [
+        keep_row(source, domains == number, kept, r, losses) for source, number in planted.items()
+    ]
+    sources = [
+        keep_row(source, domains == number, kept, r, losses) for source, number in numbers.items()
+    ]
     return [[row for row in rows if row["sequences"]] for rows in (groups, sources)]
 
 
-def keep_row(source: str, mine: np.ndarray, kept: np.ndarray, r: np.ndarray) -> dict:
-    """A line of the table of keep rates; all arguments are [scored rows]."""
+def row_losses(store: Path) -> np.ndarray:
+    """Mean loss of each scored row, [n] float64; NaN where nothing is counted."""
+    sums, counts = Scores(store, EXPERIMENT).read()
+    return np.where(counts > 0, -sums.astype(np.float64) / np.maximum(counts, 1), np.nan)
+
+
+def keep_row(
+    source: str, mine: np.ndarray, kept: np.ndarray, r: np.ndarray, losses: dict[str, np.ndarray]
+) -> dict:
+    """A line of the table of keep rates; all arrays are [scored rows]."""
     sequences, chosen = int(mine.sum()), int((mine & kept).sum())
     low, high = wilson(chosen, sequences)
-    defined = r[mine & np.isfinite(r)]
+    known = mine & np.isfinite(r)
     return {
         "source": source,
         "sequences": sequences,
@@ -127,9 +147,15 @@ def keep_row(source: str, mine: np.ndarray, kept: np.ndarray, r: np.ndarray) -> 
         "keep_rate": chosen / sequences if sequences else np.nan,
         "low": low,
         "high": high,
-        "mean_r": float(defined.mean()) if len(defined) else np.nan,
-        "deviation_r": float(defined.std()) if len(defined) else np.nan,
+        "mean_r": mean(r[known]),
+        "deviation_r": float(r[known].std()) if known.any() else np.nan,
+        **{name: mean(values[known]) for name, values in losses.items()},
     }
+
+
+def mean(values: np.ndarray) -> float:
+    """The mean; NaN of no values."""
+    return float(values.mean()) if len(values) else np.nan
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:

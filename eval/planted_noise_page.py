@@ -25,6 +25,8 @@ KEEP_RATES = (
     Column("high", "to", percent),
     Column("mean_r", "mean r", decimal),
     Column("deviation_r", "deviation", decimal),
+    Column("mean_teacher_loss", "teacher loss", decimal),
+    Column("mean_reference_loss", "reference loss", decimal),
 )
 
 

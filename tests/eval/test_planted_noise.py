@@ -52,6 +52,9 @@ def save_selection(base: Path, name: str, domains: list[int], kept: list[int]) -
     np.save(store / "difference.npy", np.arange(4, len(domains), dtype=float))
     report = {"corpus": Corpus(corpus).identity["fingerprint"]}
     output.finish(["difference.npy"], {"first_row": 4, "of": name}, report)
+    for model, loss in (("T", 2), ("R", 3)):
+        rows = np.arange(4, len(domains))
+        make.save_scores(store.parent / model, corpus, model, -5 * (rows + loss), [5] * len(rows))
     inputs = {"scores": (store, artefact.identity(store, "scores", ""))}
     return save_corpus(
         place / f"{name}-better_half" / NAME,
@@ -103,6 +106,8 @@ def test_keep_rates_count_scored_rows_only(base):
     assert [row["source"] for row in sources] == ["A"]
     assert groups[1]["mean_r"] == np.mean([6, 7, 16, 17, 26, 27, 36, 37])
     assert groups[1]["keep_rate"] == 1 / 8
+    assert groups[1]["mean_teacher_loss"] == groups[1]["mean_r"] + 2
+    assert groups[1]["mean_reference_loss"] == groups[1]["mean_r"] + 3
 
 
 def test_the_program_writes_and_prints_all_of_it(base):
@@ -129,7 +134,7 @@ def test_the_program_writes_and_prints_all_of_it(base):
 def test_findings_follow_the_intervals():
     def group(source, kept, sequences):
         mine, chosen = np.arange(3000) < sequences, np.arange(3000) < kept
-        return planted_noise.keep_row(source, mine, chosen, np.zeros(3000))
+        return planted_noise.keep_row(source, mine, chosen, np.zeros(3000), {})
 
     def findings(noise, boilerplate):
         rows = [group(ORDINARY, 1000, 1638), group(NOISE, noise, 205)]
