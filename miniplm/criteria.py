@@ -12,7 +12,7 @@ import numpy as np
 
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
-from miniplm.difference import FILE, PROGRAM, means
+from miniplm.difference import FILE, PROGRAM
 from miniplm.ranking import count_bins, keep_count, keep_within, pieces
 from miniplm.scores import Scores
 
@@ -40,7 +40,7 @@ def ranked_values(criterion: str, store: Path, inputs: dict, seed: int) -> np.nd
             where=scores.folder,
             fix=fix,
         )
-    values = means(scores)
+    values = scores.means()
     return np.negative(values, out=values) if criterion == "reference" else values
 
 

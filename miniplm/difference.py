@@ -125,13 +125,6 @@ def scored_corpus(store: Scores) -> Corpus:
     return corpus
 
 
-def means(store: Scores) -> np.ndarray:
-    """Mean log-probability a counted token of each row, [n] float64; NaN where none is counted."""
-    sums, counts = store.read()
-    means = np.full(len(sums), np.nan)
-    return np.divide(sums, counts, out=means, where=counts > 0, dtype=np.float64)
-
-
 def same_counts(teacher: np.ndarray, reference: np.ndarray) -> None:
     """Refuse numbers of counted tokens, [n], that differ in a row."""
     for at in pieces(len(teacher)):
@@ -171,8 +164,8 @@ def join(
     order_known: bool,
 ) -> None:
     """Write the difference store and its report; r is read from its file, not held beside."""
-    same_counts(teacher.read()[1], reference.read()[1])
-    log_p, log_ref = means(teacher), means(reference)
+    same_counts(teacher.counts(), reference.counts())
+    log_p, log_ref = teacher.means(), reference.means()
     with artefact.atomic_file(output.folder / FILE) as file:
         write_difference(file, log_p, log_ref)
     r = np.load(output.folder / FILE, mmap_mode="r", allow_pickle=False)

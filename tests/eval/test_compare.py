@@ -96,13 +96,12 @@ def test_verdict_of_an_interval_with_0_in_it_is_no_gain():
 def save_store(base: Path) -> None:
     """A difference store with its report: of 20 rows, the odd ones (source B) have the higher r."""
     corpus = Corpus(base / "corpus")
-    counts = np.full(ROWS, 8, np.int32)
-    reference = np.full(ROWS, -72, np.float32)
-    teacher = (np.arange(ROWS) % 2 * 8 - 64).astype(np.float32)
-    r = (teacher - reference) / counts
+    reference = np.full(ROWS, -9.0)
+    teacher = np.arange(ROWS) % 2 - 8.0
+    r = teacher - reference
     output = artefact.Output(base / "store", "scores", "tests", {"type": "difference"}, {}).begin()
     np.save(base / "store/difference.npy", r)
-    files = write_report(base / "store", corpus, r, (teacher, counts), (reference, counts), 0.5)
+    files = write_report(base / "store", corpus, r, teacher, reference, 0.5)
     output.finish(["difference.npy", *files], {"sequences": ROWS})
 
 

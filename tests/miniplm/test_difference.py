@@ -21,7 +21,7 @@ R = [3.0, -1.0, np.nan, 0.0, 0.5]
 def test_hand_made_numbers(base):
     """Reference loss minus teacher loss, per counted token; undefined where none counts."""
     stores(base)
-    t, ref = (program.means(Scores(base / "scores" / name, "")) for name in "TR")
+    t, ref = (Scores(base / "scores" / name, "").means() for name in "TR")
     assert t.dtype == ref.dtype == np.float64
     np.testing.assert_array_equal(t - ref, R)
 
