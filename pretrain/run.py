@@ -12,6 +12,7 @@ from data_utils.errors import InputError
 from data_utils.flags import base_folder, under
 from data_utils.tokenizer import corpus_tokenizer, end_of_text
 from pretrain.engine import Engine
+from pretrain.flops import peak_flops
 from pretrain.models import GET_MODEL, count_parameters, read_config, resolve_precision
 from pretrain.processes import Processes, all_sum
 from pretrain.settings import FREE, TrainSettings
@@ -29,6 +30,7 @@ class Run:
     output: artefact.Output
     tokenizer_folder: Path | None
     engine: Engine | None = None
+    peak: float | None = None  # FLOP/s of a process's device, if known
 
 
 def prepare(settings: TrainSettings, processes: Processes) -> Run:
@@ -59,7 +61,10 @@ def prepare(settings: TrainSettings, processes: Processes) -> Run:
         inputs,
     )
     eos_id = end_of_text(corpus, tokenizer_folder)
-    return Run(settings, processes, corpus, valid, eos_id, output, tokenizer_folder)
+    cuda = processes.device.type == "cuda"
+    device_name = torch.cuda.get_device_name(processes.device) if cuda else "CPU"
+    peak = peak_flops(device_name, settings.precision)
+    return Run(settings, processes, corpus, valid, eos_id, output, tokenizer_folder, peak=peak)
 
 
 def begin(run: Run) -> bool:

@@ -1,20 +1,23 @@
 """One update of a run, and what is looked at around it."""
 
 import time
+from collections.abc import Iterator
 
 import numpy as np
-import torch
 
 from data_utils import artefact
 from data_utils.errors import InputError
-from data_utils.order import rows_of, step_samples
-from pretrain.log_probs import check_ids, corpus_loss
+from pretrain.batches import StepBatch
+from pretrain.flops import forward_flops
+from pretrain.log_probs import corpus_loss
 from pretrain.processes import StopSignal, all_sum, barrier, peak_memory
 from pretrain.run import Run
 from pretrain.schedule import learning_rate
 
 
-def train_step(run: Run, state: dict, stop: StopSignal) -> tuple[dict, dict, int]:
+def train_step(
+    run: Run, state: dict, stop: StopSignal, batches: Iterator[StepBatch]
+) -> tuple[dict, dict, int]:
     """One update. Returns the new state, the step's figures and the stop signal (0: none).
 
     A step whose batch is to be left out has no figures: only the step counter moves.
@@ -22,27 +25,23 @@ def train_step(run: Run, state: dict, stop: StopSignal) -> tuple[dict, dict, int
     settings, processes, step = run.settings, run.processes, state["step"]
     if settings.skips(step + 1):
         return {**state, "step": step + 1, "left_out": [*state["left_out"], step + 1]}, {}, 0
-    accumulation = settings.accumulation(processes.world)
     started = time.monotonic()
-    shuffle = settings.seed if settings.shuffle else None
-    rows = rows_of(step_samples(step, settings.global_batch), len(run.corpus), shuffle)
-    mine = rows.reshape(accumulation, processes.world, settings.micro_batch)[:, processes.rank]
-    total, tokens, data_wait = 0.0, 0, 0.0
-    for number, micro_rows in enumerate(mine):
+    batch = next(batches)
+    data_wait = time.monotonic() - started
+    total, accumulation = 0.0, len(batch.tokens)
+    for number, micro in enumerate(zip(batch.tokens, batch.lengths, strict=True)):
         if number:
             run.engine.next_micro_batch()
-        asked = time.monotonic()
-        batch = micro_batch(run, micro_rows)
-        data_wait += time.monotonic() - asked
-        tokens += int(batch["lengths"].sum())
-        loss, _ = run.engine.micro_step(batch)
+        tokens, lengths = (part.to(processes.device, non_blocking=True) for part in micro)
+        loss, _ = run.engine.micro_step({"tokens": tokens, "lengths": lengths})
         total += loss
+    tokens = int(batch.lengths.sum())
     signals = [float(stop.received), float(stop.received > 0)]
     loss, tokens, number, ranks = all_sum(
         [float(total) / accumulation / processes.world, float(tokens), *signals], processes
     )
     if not np.isfinite(loss):
-        report_non_finite(run, step, rows, loss)
+        report_non_finite(run, step, batch.rows, loss)
     lr = learning_rate(
         step, settings.lr, settings.lr_min, settings.warmup_steps, settings.total_steps
     )
@@ -54,27 +53,17 @@ def train_step(run: Run, state: dict, stop: StopSignal) -> tuple[dict, dict, int
         "sequences": state["sequences"] + settings.global_batch,
         "skipped": state["skipped"] + figures["skipped"],
         "left_out": state["left_out"],
-        "world": processes.world,
-        "zero_stage": settings.zero_stage,
     }
     row = {"step": step + 1, "loss": loss, "lr": lr, **figures}
     row.update({name: state[name] for name in ("tokens", "sequences", "skipped")})
     row.update(tokens_per_second=tokens / seconds, data_wait=data_wait, seconds=seconds)
     row["memory"] = peak_memory(processes)
+    if run.peak is not None:
+        # Forward once, backward twice; what GRAD_CHECKPOINT recomputes is no use to the model.
+        mean_length = tokens / settings.global_batch
+        flops = 3 * forward_flops(run.engine.objective.model, mean_length) * tokens
+        row["mfu"] = flops / seconds / run.peak / processes.world
     return state, row, round(number / ranks) if ranks else 0
-
-
-def micro_batch(run: Run, rows: np.ndarray) -> dict[str, torch.Tensor]:
-    """Rows as tensors on the device, padded to the corpus's full length."""
-    tokens, lengths = run.corpus.batch(rows, run.eos_id)
-    check_ids(tokens, run.engine.objective.model.config.vocab_size, run.corpus, rows)
-    short = max(run.corpus.max_length - tokens.shape[1], 0)
-    tokens = np.pad(tokens, ((0, 0), (0, short)), constant_values=run.eos_id)
-    device = run.processes.device
-    return {
-        "tokens": torch.from_numpy(tokens).to(device),
-        "lengths": torch.from_numpy(lengths).to(device),
-    }
 
 
 def report_non_finite(run: Run, step: int, rows: np.ndarray, loss: float) -> None:

@@ -28,6 +28,7 @@ from data_utils import artefact
 from data_utils.errors import Stopped
 from data_utils.flags import base_folder, parse, under
 from data_utils.tokenizer import load_tokenizer, tokenizer_fingerprint
+from pretrain.batches import batches
 from pretrain.checkpoints import (
     DEEPSPEED,
     find_checkpoint,
@@ -112,9 +113,9 @@ def fit(run: Run, stop: StopSignal, state: dict) -> None:
         folder, saved = run.output.folder, state["step"]
         metrics = Metrics(folder, saved, end, settings.wandb_mode, asdict(settings))
         bar = contextlib.closing(metrics.bar)  # an error is not to be printed behind it
-    with bar:
+    with bar, contextlib.closing(batches(run, state["step"], end)) as coming:
         while state["step"] < end:
-            state, row, stopped = train_step(run, state, stop)
+            state, row, stopped = train_step(run, state, stop, coming)
             step, finished = state["step"], state["step"] == end
             if row and run.valid is not None and (finished or step % settings.valid_every == 0):
                 row["valid_loss"] = held_out_loss(run)
@@ -135,6 +136,8 @@ def fit(run: Run, stop: StopSignal, state: dict) -> None:
 
 def save(run: Run, state: dict) -> None:
     """Write a checkpoint, then drop those that are no longer to be kept."""
+    layout = {"world": run.processes.world, "zero_stage": run.settings.zero_stage}
+    state = {**state, **layout}
     save_checkpoint(run.engine, run.processes, run.output, run.tokenizer_folder, state)
     if run.processes.first:
         prune(run.output.folder, run.settings.keep_last, run.settings.keep_every)
