@@ -193,21 +193,25 @@ def finish(run: Run, state: dict) -> None:
         run.output, step_folder(run.output.folder, state["step"]), {"trained_on": trained_on}
     )
     print(f"{run.output.folder}: trained on {state['tokens']:,} tokens")
+    note_auto_tokenizer(run)
 
 
-def warn_of_auto_tokenizer(run: Run) -> None:
+def note_auto_tokenizer(run: Run) -> None:
     """Say so if AutoTokenizer reads another tokenizer from the model's folder than ours."""
     from transformers import AutoTokenizer
 
-    if run.corpus.tokenizer_folder is None:
+    folder = run.output.folder
+    if not (folder / "tokenizer.json").exists():
         return
-    folder = step_folder(run.output.folder, run.settings.total_steps)
     ours = tokenizer_fingerprint(load_tokenizer(folder))
-    theirs = tokenizer_fingerprint(AutoTokenizer.from_pretrained(folder, local_files_only=True))
+    try:
+        theirs = tokenizer_fingerprint(AutoTokenizer.from_pretrained(folder, local_files_only=True))
+    except Exception:  # many classes, one meaning; the model is finished all the same
+        theirs = None
     if ours != theirs:
         print(
-            f"NOTE AutoTokenizer gives other ids than the corpus's tokenizer in {folder}: it looks "
-            "at the architecture first. Open this model's tokenizer with PreTrainedTokenizerFast."
+            f"NOTE AutoTokenizer does not give the corpus's tokenizer in {folder}: it looks at the "
+            "architecture first. Open this model's tokenizer with PreTrainedTokenizerFast."
         )
 
 
