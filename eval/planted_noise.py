@@ -171,14 +171,15 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 def gain_row(base: Path, share: str, settings: Settings) -> dict:
     """A line of the table of gains: the random half's held-out loss minus the better half's.
 
-    low, high: 95 % interval over the held-out sequences of the mean over the seeds; seed_gains and
-    their standard deviation show what seeds do.
+    low, high: Student's 95 % interval over the held-out sequences, of the mean over the seeds;
+    seed_low, seed_high: the one over the seeds, of the mean over the sequences.
     """
     groups, _ = keep_rates(base, f"noise-{share}", settings)
     pairs = [read_pair(base, share, seed) for seed in settings.seeds.split()]
     better, random = (np.array([run.losses for run in runs]) for runs in zip(*pairs, strict=True))
     gain, low, high = paired_difference(random.mean(axis=0), better.mean(axis=0))
-    seed_gains = (random - better).mean(axis=1)
+    by_seed = random.mean(axis=1), better.mean(axis=1)
+    _, seed_low, seed_high = paired_difference(*by_seed) if len(pairs) > 1 else [np.nan] * 3
     scored, kept = (sum(row[name] for row in groups) for name in ("sequences", "kept"))
     noise = next((row for row in groups if row["source"] == NOISE), {"sequences": 0, "kept": 0})
     return {
@@ -193,9 +194,12 @@ def gain_row(base: Path, share: str, settings: Settings) -> dict:
         "gain": gain,
         "low": low,
         "high": high,
-        "seed_deviation": float(seed_gains.std(ddof=1)) if len(pairs) > 1 else np.nan,
+        "seed_low": seed_low,
+        "seed_high": seed_high,
         "held_out_sequences": better.shape[1],
-        "seed_gains": dict(zip(settings.seeds.split(), map(float, seed_gains), strict=True)),
+        "seed_gains": dict(
+            zip(settings.seeds.split(), (by_seed[0] - by_seed[1]).tolist(), strict=True)
+        ),
     }
 
 
@@ -252,18 +256,18 @@ def rate(row: dict) -> str:
 
 def gain_finding(row: dict) -> str:
     """Who is ahead at a share of noise."""
-    if row["low"] > 0:
-        words = "ahead of"
-    elif row["high"] < 0:
-        words = "behind"
+    side = "ahead of" if row["gain"] > 0 else "behind"
+    if row["low"] <= 0 <= row["high"]:
+        words = "not beyond chance apart from those on a random half"
+    elif row["seed_low"] <= 0 <= row["seed_high"]:
+        words = f"{side} those on a random half, but not by more than seeds do"
     else:
-        words = "not beyond chance apart from"
-    gains = list(row["seed_gains"].values())
+        words = f"{side} those on a random half"
     return (
-        f"With {100 * row['share']:.0f} % of noise students on the better half are {words} "
-        f"those on a random half: {row['gain']:+.3f} nats a token (95 % interval over the held-out "
-        f"sequences {row['low']:+.3f} to {row['high']:+.3f}; seeds {min(gains):+.3f} to "
-        f"{max(gains):+.3f})."
+        f"With {100 * row['share']:.0f} % of noise students on the better half are {words}: "
+        f"{row['gain']:+.3f} nats a token (95 % interval over the held-out sequences "
+        f"{row['low']:+.3f} to {row['high']:+.3f}, over the seeds {row['seed_low']:+.3f} to "
+        f"{row['seed_high']:+.3f})."
     )
 
 

@@ -42,9 +42,10 @@ GAINS = (
     Column("better_loss", "loss, better half", decimal),
     Column("random_loss", "loss, random half", decimal),
     Column("gain", "gain", signed),
-    Column("low", "95 % from", signed),
+    Column("low", "95 % over texts", signed),
     Column("high", "to", signed),
-    Column("seed_deviation", "deviation of seeds", decimal),
+    Column("seed_low", "95 % over seeds", signed),
+    Column("seed_high", "to", signed),
     Column("seeds", "gain a seed"),
 )
 COPIES = (
@@ -54,9 +55,10 @@ COPIES = (
 )
 INTERVALS = (
     "Gain: mean held-out loss of students on a random half minus that of students on the better "
-    "half, in nats a token; above 0 the better half is the better one. The interval is over the "
-    "held-out sequences, for the mean of these seeds; a seed is that of the initial weights and of "
-    "the random half. The better half itself has no seed: one reference and one plant a share."
+    "half, in nats a token; above 0 the better half is the better one. Both intervals are "
+    "Student's: over the held-out sequences for the mean of these seeds, and over the few seeds "
+    "for the mean of these sequences. A seed is that of the initial weights and of the "
+    "random half; the better half itself has none: one reference and one plant a share."
 )
 
 

@@ -117,7 +117,8 @@ def test_the_program_writes_and_prints_all_of_it(base):
     (row,) = read_csv(save / "gain.csv")
     assert row["gain"] == pytest.approx(0.2 + 0.01 * np.sin(np.arange(HELD_OUT)).mean())
     assert row["gain_seed_2"] - row["gain_seed_1"] == pytest.approx(0.2)
-    assert row["seed_deviation"] == pytest.approx(0.2 / math.sqrt(2))
+    half = 12.706 * 0.2 / math.sqrt(2) / math.sqrt(2)  # Student's t of one degree of freedom
+    assert row["seed_high"] - row["gain"] == pytest.approx(half, rel=1e-3)
     assert row["low"] < row["gain"] < row["high"] and row["high"] - row["low"] < 0.02
     assert row["noise_in_random_half"] == 0.5 and row["noise_in_better_half"] == 0.25
     assert (row["noise_scored"], row["scored"]) == (12, 36)
@@ -127,7 +128,10 @@ def test_the_program_writes_and_prints_all_of_it(base):
     page = (save / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 1 and "http" not in page
     assert (save / "gain.png").read_bytes()[:4] == b"\x89PNG"
-    for words in ("are ahead of those on a random half: +0.2", "12.5 % (95 % interval 2.2 to"):
+    for words in (
+        "a random half, but not by more than seeds do: +0.2",
+        "12.5 % (95 % interval 2.2 to",
+    ):
         assert words in result.stdout and words in page, words
 
 
@@ -148,11 +152,17 @@ def test_findings_follow_the_intervals():
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "words"),
-    [(0.1, 0.2, "are ahead of those"), (-0.2, -0.1, "are behind those"), (-0.1, 0.1, "chance")],
+    ("gain", "width", "seeds", "words"),
+    [
+        (0.1, 0.05, 0.05, "are ahead of those on a random half:"),
+        (-0.1, 0.05, 0.05, "are behind those on a random half:"),
+        (-0.1, 0.05, 0.2, "are behind those on a random half, but not by more than seeds do:"),
+        (0.1, 0.2, 0.05, "are not beyond chance apart from those on a random half:"),
+    ],
 )
-def test_a_gain_is_said_plainly(low, high, words):
-    row = {"share": 0.3, "gain": 0.0, "low": low, "high": high, "seed_gains": {"1": 0.0}}
+def test_a_gain_is_said_plainly(gain, width, seeds, words):
+    row = {"share": 0.3, "gain": gain, "low": gain - width, "high": gain + width}
+    row |= {"seed_low": gain - seeds, "seed_high": gain + seeds}
     assert words in planted_noise.gain_finding(row)
 
 
