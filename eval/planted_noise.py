@@ -197,6 +197,7 @@ def gain_row(base: Path, share: str, settings: Settings) -> dict:
         "seed_low": seed_low,
         "seed_high": seed_high,
         "held_out_sequences": better.shape[1],
+        "source_gains": by_source(base, pairs[0][0], (random - better).mean(axis=0)),
         "seed_gains": dict(
             zip(settings.seeds.split(), (by_seed[0] - by_seed[1]).tolist(), strict=True)
         ),
@@ -214,6 +215,19 @@ def read_pair(base: Path, share: str, seed: str) -> tuple[Run, Run]:
     return better, random
 
 
+def by_source(base: Path, run: Run, gains: np.ndarray) -> dict[str, float]:
+    """Mean of the gains of the held-out sequences, [n], in each of their sources."""
+    corpus = Corpus(under(base, run.result["corpus"]["path"]))
+    if corpus.identity["fingerprint"] != run.result["corpus"]["fingerprint"]:
+        raise InputError(
+            "the held-out corpus is not the one of the losses",
+            where=corpus.folder,
+            fix=f"remove results/eval/lm and {EXPERIMENT}",
+        )
+    domains = corpus.side("domain", np.arange(len(gains)))
+    return {source: mean(gains[domains == number]) for number, source in enumerate(corpus.domains)}
+
+
 def noise_share(run: Run) -> float:
     """Share of planted noise among the sequences of a student's corpus."""
     corpus = Corpus((run.folder / run.manifest["inputs"]["corpus"]["path"]).resolve())
@@ -222,9 +236,11 @@ def noise_share(run: Run) -> float:
 
 
 def flat(row: dict) -> dict:
-    """A gain row with a column a seed."""
+    """A gain row with a column a seed and a column a held-out source."""
     seeds = {f"gain_seed_{seed}": gain for seed, gain in row["seed_gains"].items()}
-    return {name: value for name, value in row.items() if name != "seed_gains"} | seeds
+    sources = {f"gain {source}": gain for source, gain in row["source_gains"].items()}
+    rest = {name: value for name, value in row.items() if not name.endswith("_gains")}
+    return rest | seeds | sources
 
 
 def keep_findings(groups: list[dict]) -> list[str]:

@@ -18,7 +18,7 @@ from data_utils.shards import write_shard
 from eval import planted_noise
 from eval.planted_noise import BOILERPLATE, NOISE, ORDINARY
 from tests import make
-from tests.eval.test_compare import save_run
+from tests.eval.test_compare import save_losses, save_run
 
 NAME, ROWS, HELD_OUT = "tiny-65", 40, 16
 DOMAINS = ["A", "B", NOISE, BOILERPLATE]
@@ -72,11 +72,17 @@ def base(tmp_path) -> Path:
     save_selection(base, "planted", domains, [10, 11, 14, 17, 20, 21, 29, 38])
     better = save_selection(base, "noise-0.3", ([1] * 7 + [2] * 3) * 4, [14, 17, 20, 21])
     random_half = save_corpus(base / "processed_data/pretrain/random" / NAME, [1, 2, 2, 1])
+    held_out = Corpus(save_corpus(base / "held_out", [0, 1] * (HELD_OUT // 2)))
     wave = np.sin(np.arange(HELD_OUT))
     for seed, gain in ((1, 0.1), (2, 0.3)):
-        name = "noise-0.3-{}_half-seed" + str(seed)
-        save_run(base, name.format("better"), better, 7 + 0 * wave, seed)
-        save_run(base, name.format("random"), random_half, 7 + gain + 0.01 * wave, seed)
+        for half, corpus, losses in (
+            ("better", better, 7 + 0 * wave),
+            ("random", random_half, 7 + gain + 0.01 * wave),
+        ):
+            name = f"noise-0.3-{half}_half-seed{seed}"
+            save_run(base, name, corpus, losses, seed)
+            model = artefact.identity(base / "results" / name, "model", "")["fingerprint"]
+            save_losses(base, name, losses, model, held_out.identity["fingerprint"])
     (base / "results/students").symlink_to(".")
     return base
 
@@ -122,6 +128,7 @@ def test_the_program_writes_and_prints_all_of_it(base):
     assert row["low"] < row["gain"] < row["high"] and row["high"] - row["low"] < 0.02
     assert row["noise_in_random_half"] == 0.5 and row["noise_in_better_half"] == 0.25
     assert (row["noise_scored"], row["scored"]) == (12, 36)
+    assert row["gain B"] == pytest.approx(0.2 + 0.01 * np.sin(np.arange(1, HELD_OUT, 2)).mean())
     assert figures["gain"][0]["seed_gains"]["1"] == row["gain_seed_1"]
     rates = read_csv(save / "keep_rates.csv", ["source"])
     assert {r["source"] for r in rates} == {ORDINARY, NOISE, BOILERPLATE, "A"}
