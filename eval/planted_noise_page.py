@@ -37,16 +37,14 @@ def signed(value: float) -> str:
 
 GAINS = (
     Column("share", "noise", percent),
-    Column("noise_in_better_half", "in the better half", percent),
-    Column("noise_in_random_half", "in random halves", percent),
-    Column("better_loss", "loss, better half", decimal),
-    Column("random_loss", "loss, random half", decimal),
+    Column("noise_in_better_half", "in better half", percent),
+    Column("noise_in_random_half", "in random", percent),
+    Column("better_loss", "loss: better", decimal),
+    Column("random_loss", "random", decimal),
     Column("gain", "gain", signed),
-    Column("low", "95 % over texts", signed),
-    Column("high", "to", signed),
-    Column("seed_low", "95 % over seeds", signed),
-    Column("seed_high", "to", signed),
-    Column("seeds", "gain a seed"),
+    Column("texts", "95 % over texts", str),
+    Column("over_seeds", "95 % over seeds", str),
+    Column("seeds", "each seed", str),
 )
 ALONE = (
     "At no noise the gain is what the selection does to ordinary text at this size; what leaving "
@@ -68,9 +66,14 @@ INTERVALS = (
 
 
 def gain_rows(result: dict) -> list[dict]:
-    """The rows of the table of gains with those of the seeds in words."""
+    """The rows of the table of gains with intervals and seeds in words."""
     return [
-        {**row, "seeds": " ".join(signed(gain) for gain in row["seed_gains"].values())}
+        {
+            **row,
+            "texts": f"{signed(row['low'])} to {signed(row['high'])}",
+            "over_seeds": f"{signed(row['seed_low'])} to {signed(row['seed_high'])}",
+            "seeds": " ".join(signed(gain) for gain in row["seed_gains"].values()),
+        }
         for row in result["gain"]
     ]
 
@@ -115,7 +118,7 @@ def html(result: dict, png: bytes) -> str:
                 "sequences.",
                 "gain.csv",
             ),
-            table(gain_rows(result), GAINS, "gain.csv"),
+            table(gain_rows(result), GAINS[:-1], "gain.csv"),
             heading("Gain by source of the held-out text"),
             table(*source_table(result), "gain.csv"),
             heading("What is kept of planted sequences"),
