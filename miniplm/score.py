@@ -23,6 +23,7 @@ import contextlib
 import functools
 import os
 import signal
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -52,8 +53,7 @@ def main() -> None:
     settings = parse(Settings, positional="base_path")
     if "LOCAL_RANK" in os.environ:
         die_with_parent()
-    for number in STOP_SIGNALS:
-        signal.signal(number, leave)
+    stop = Stop()
     job = prepare(settings)
     if job.output.done:
         print(f"{job.output.folder} is there already")
@@ -62,18 +62,47 @@ def main() -> None:
         job.output.begin()
     job.check_present()
     if job.blocks.missing():
-        work(job, settings)
+        work(job, settings, stop)
     finish(job)
 
 
-def leave(number: int, frame: object) -> None:
-    """The block in progress is dropped; all published ones stay."""
-    for each in STOP_SIGNALS:  # a second one would cut off the first one's cleaning up
-        signal.signal(each, signal.SIG_IGN)
-    raise Stopped(f"by {signal.Signals(number).name}; all finished blocks are kept")
+class Stop:
+    """A signal ends the program: at once, or, while a block is computed, between two batches.
+
+    The block in progress is dropped; all published ones stay. An exception in the middle of a batch
+    could come up in another thread's or a destructor's code and be lost there.
+    """
+
+    def __init__(self) -> None:
+        self.number, self.in_block = 0, False
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._remember)
+
+    def _remember(self, number: int, frame: object) -> None:
+        for each in STOP_SIGNALS:  # a second one would cut off the first one's cleaning up
+            signal.signal(each, signal.SIG_IGN)
+        self.number = number
+        if not self.in_block:
+            self.check()
+
+    def check(self) -> None:
+        """Raise Stopped if a signal has come."""
+        if self.number:
+            name = signal.Signals(self.number).name
+            raise Stopped(f"by {name}; all finished blocks are kept")
+
+    @contextlib.contextmanager
+    def between_batches(self) -> Iterator[None]:
+        """Inside, only check() ends the program."""
+        self.in_block = True
+        try:
+            yield
+        finally:
+            self.in_block = False
+        self.check()
 
 
-def work(job: Job, settings: Settings) -> None:
+def work(job: Job, settings: Settings, stop: Stop) -> None:
     """Load the model and compute blocks until none is missing."""
     model, device_name, precision = load(job, settings)
     made_on = f"{device_name}, {precision}, {settings.attention}"
@@ -91,7 +120,8 @@ def work(job: Job, settings: Settings) -> None:
     with progress, contextlib.closing(job.blocks.take()) as blocks:
         for block in blocks:
             key, first_row, _ = job.place(block)
-            scores = score_rows(model, job, job.rows(block), settings.tokens_per_batch, progress)
+            with stop.between_batches():
+                scores = score_rows(model, job, block, settings.tokens_per_batch, progress, stop)
             write = functools.partial(
                 write_block,
                 values=scores[0],
@@ -115,9 +145,15 @@ def load(job: Job, settings: Settings) -> tuple[torch.nn.Module, str, str]:
 
 
 def score_rows(
-    model: torch.nn.Module, job: Job, rows: np.ndarray, tokens_per_batch: int, progress: Progress
+    model: torch.nn.Module,
+    job: Job,
+    block: int,
+    tokens_per_batch: int,
+    progress: Progress,
+    stop: Stop,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(sums float32, counts int32) of the rows; a non-finite sum stops the stage."""
+    """(sums float32, counts int32) of a block's rows; a non-finite sum stops the stage."""
+    rows = job.rows(block)
     sums, counts = np.zeros(len(rows), np.float32), np.zeros(len(rows), np.int32)
     lengths = job.corpus.lengths(rows)
     progress.start_block(len(rows), int(lengths.sum()))
@@ -134,6 +170,7 @@ def score_rows(
                     fix="use PRECISION=bf16 or fp32, or another model; finished blocks are kept",
                 )
             progress.add(len(at), int(lengths[at].sum()))
+            stop.check()
     return sums, counts
 
 
