@@ -54,6 +54,18 @@ def main() -> None:
     if "LOCAL_RANK" in os.environ:
         die_with_parent()
     stop = Stop()
+    try:
+        score(settings, stop)
+    except BaseException as error:
+        # Whatever it became on its way: a library may turn it into an error of its own.
+        if stop.number:
+            name = signal.Signals(stop.number).name
+            raise Stopped(f"by {name}; all finished blocks are kept") from error
+        raise
+
+
+def score(settings: Settings, stop: "Stop") -> None:
+    """Do the job's missing blocks together with all other workers, then finish the store."""
     job = prepare(settings)
     if job.output.done:
         print(f"{job.output.folder} is there already")
@@ -79,17 +91,16 @@ class Stop:
             signal.signal(number, self._remember)
 
     def _remember(self, number: int, frame: object) -> None:
-        for each in STOP_SIGNALS:  # a second one would cut off the first one's cleaning up
-            signal.signal(each, signal.SIG_IGN)
+        if self.number:  # a second one would cut off the first one's cleaning up
+            return
         self.number = number
         if not self.in_block:
             self.check()
 
     def check(self) -> None:
-        """Raise Stopped if a signal has come."""
+        """Leave if a signal has come; also where a library has swallowed the exception."""
         if self.number:
-            name = signal.Signals(self.number).name
-            raise Stopped(f"by {name}; all finished blocks are kept")
+            raise KeyboardInterrupt
 
     @contextlib.contextmanager
     def between_batches(self) -> Iterator[None]:
@@ -119,6 +130,7 @@ def work(job: Job, settings: Settings, stop: Stop) -> None:
     # Closing the generator gives the claim back when a signal ends the work.
     with progress, contextlib.closing(job.blocks.take()) as blocks:
         for block in blocks:
+            stop.check()
             key, first_row, _ = job.place(block)
             with stop.between_batches():
                 scores = score_rows(model, job, block, settings.tokens_per_batch, progress, stop)

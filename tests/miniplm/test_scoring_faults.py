@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from transformers import AutoConfig
 
 from data_utils import artefact, blocks
 from data_utils.start import CODE_ROOT
@@ -147,6 +148,32 @@ def test_killed_in_every_phase_it_ends_with_the_same_bytes(base, undisturbed):
     assert content(folder) == undisturbed
     print("phases hit:", sorted(hit), "kills:", kills)
     assert hit == set(PHASES) and kills >= 20 and not multiprocessing.active_children()
+
+
+def run_and_stop(words: list, swallow: bool) -> None:
+    """A signal comes inside a library that makes something else of it, or nothing at all."""
+    inner = AutoConfig.from_pretrained
+
+    def outer(*arguments, **options):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        except BaseException as error:
+            if not swallow:
+                raise ImportError("initialization failed") from error
+        return inner(*arguments, **options)
+
+    AutoConfig.from_pretrained = outer
+    programs._main("miniplm.score", [str(w) for w in words], {}, Path(words[0]) / "log.out")
+
+
+@pytest.mark.parametrize("swallow", [False, True])
+def test_a_signal_in_a_library(base, swallow):
+    words = [base, *flags(f"in a library {swallow}", **SMALL)]
+    worker = programs.CONTEXT.Process(target=run_and_stop, args=(words, swallow))
+    worker.start()
+    worker.join(120)
+    assert worker.exitcode == 75
+    assert not list((base / f"in a library {swallow}").glob(".claim_*"))
 
 
 def wait_for_blocks(folder: Path, count: int, process) -> None:
