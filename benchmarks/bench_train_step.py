@@ -88,7 +88,7 @@ def step(loss_of: Callable[[], torch.Tensor], optimizer: torch.optim.Optimizer) 
 
 def obvious(model: torch.nn.Module, tokens: torch.Tensor) -> Callable[[], torch.Tensor]:
     """transformers' own loss; all rows are full, so its mean over tokens is that over rows."""
-    inputs, labels = tokens[:, :-1], tokens[:, 1:]
+    inputs, labels = tokens[:, :-1], tokens[:, 1:].contiguous()
     return lambda: model(input_ids=inputs, labels=labels, shift_labels=labels, use_cache=False).loss
 
 

@@ -3,6 +3,7 @@
 .venv/bin/python -m pytest tests/pipeline/test_stages.py
 """
 
+import shlex
 import subprocess
 
 import pytest
@@ -19,7 +20,9 @@ def stages(tmp_path):
     base.mkdir()
 
     def run(lines: str, total: int = 1) -> tuple[int, str]:
-        script = f"set -euo pipefail\nsource {CODE_ROOT}/scripts/stages.sh\n{lines}"
+        script = (
+            f"set -euo pipefail\nsource {shlex.quote(str(CODE_ROOT))}/scripts/stages.sh\n{lines}"
+        )
         done = subprocess.run(
             ["bash", "-c", script],
             env={"PATH": "/usr/bin:/bin", "BASE": str(base), "TOTAL": str(total)},
