@@ -4,10 +4,10 @@ Which of the two is decided by comparing them on a sample of the real input. Tex
 that only one of them knows (data_utils/characters.py) go to Hugging Face's all the same.
 """
 
-import contextlib
 import functools
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -16,6 +16,7 @@ import numpy as np
 
 from data_utils.characters import Characters
 from data_utils.errors import ArtefactError
+from data_utils.start import die_with_parent
 from data_utils.tokenizer import PROBE, load_tokenizer
 
 SAMPLE = 1 << 20  # characters that are compared at the start
@@ -45,8 +46,11 @@ class Encoder:
                 self.workers,
                 multiprocessing.get_context("spawn"),
                 initializer=_start_worker,
-                initargs=(self.folder,),
+                initargs=(self.folder, os.getpid()),
             )
+            # Here, not at the first encode(): they die with the thread that starts them.
+            for _ in range(self.workers):
+                self.pool.submit(int)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -159,14 +163,11 @@ def _tasks(texts: Sequence[str]) -> Iterator[list[str]]:
 _worker_tokenizer = None
 
 
-def _start_worker(folder: Path) -> None:
+def _start_worker(folder: Path, parent: int) -> None:
     global _worker_tokenizer
+    die_with_parent(parent)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    # Ctrl-C is for the parent, which ends its workers.
-    import signal
-
-    with contextlib.suppress(ValueError):
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
     _worker_tokenizer = load_tokenizer(folder)
 
 

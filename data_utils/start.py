@@ -1,14 +1,17 @@
 """How a program starts and ends: the Python it runs under, its exit code, its one message."""
 
+import ctypes
 import importlib.util
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 CODE_ROOT = Path(__file__).resolve().parents[1]
+PR_SET_PDEATHSIG = 1
 
 
 def use_project_python() -> None:
@@ -17,6 +20,18 @@ def use_project_python() -> None:
     if importlib.util.find_spec("torch") is None and venv_python.exists():
         if Path(sys.prefix).resolve() != (CODE_ROOT / ".venv").resolve():
             os.execv(venv_python, [str(venv_python), *sys.orig_argv[1:]])
+
+
+def die_with_parent(parent: int | None = None) -> None:
+    """Ask the kernel to end this process when its parent dies, however it dies.
+
+    parent: its process id, where known: one that is gone already is noticed too. What counts is
+    the parent's thread that started this process.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    gone = os.getppid() == 1 if parent is None else os.getppid() != parent
+    if gone:
+        os._exit(1)
 
 
 def run(main: Callable[[], None]) -> None:

@@ -1,6 +1,5 @@
 """The processes of a run: rank, device, groups, and signals that all ranks agree on."""
 
-import ctypes
 import datetime
 import json
 import os
@@ -15,9 +14,9 @@ import torch
 import torch.distributed as dist
 
 from data_utils.errors import Stopped
+from data_utils.start import die_with_parent
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -50,13 +49,6 @@ def start_processes(timeout_seconds: int) -> Processes:
         threading.Thread(target=leave_when_another_failed, daemon=True).start()
         dist.init_process_group(backend, timeout=timeout)
     return Processes(rank, world, torch.device("cuda", local_rank) if cuda else torch.device("cpu"))
-
-
-def die_with_parent() -> None:
-    """Ask the kernel to end this process when the launcher dies, however it dies."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == 1:
-        os._exit(1)
 
 
 def leave_when_another_failed() -> None:

@@ -124,6 +124,13 @@ def save_corpus(
     return folder
 
 
+def content(folder: Path) -> dict[str, str]:
+    """The checksum of each file of a finished corpus; they must hold."""
+    manifest = artefact.require(folder, "corpus", "", contents=True)
+    assert manifest is not None
+    return {entry["name"]: entry["sha256"] for entry in manifest["files"]}
+
+
 def save_scores(
     folder: Path, corpus: Path, model: str, sums: list, counts: list, **changes: object
 ) -> Path:

@@ -6,7 +6,6 @@ at most one token gets an end-of-text behind it; then the beginning-of-sequence 
 front where there is one, and the row is truncated.
 """
 
-import ctypes
 import multiprocessing
 import os
 import signal
@@ -25,11 +24,11 @@ from data_utils.corpus import Corpus
 from data_utils.encode import Encoder, SlowEncoder
 from data_utils.errors import ArtefactError, EnvironmentFault, InputError
 from data_utils.shards import token_type
+from data_utils.start import die_with_parent
 from data_utils.tokenizer import load_tokenizer
 
 SAMPLE_ROWS = 256  # spread over the corpus: what the Encoder compares its two programs on
 AHEAD = 2  # blocks a worker that are converted ahead
-PR_SET_PDEATHSIG = 1
 REPLACEMENT = "\ufffd"
 
 
@@ -267,9 +266,7 @@ def _start_worker(rules: Rules, parent: int) -> None:
     global _rules
     _rules = rules
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
+    die_with_parent(parent)
 
 
 def _convert_in_worker(first: int, last: int) -> Block:

@@ -3,7 +3,6 @@
 .venv/bin/python -m pytest tests/miniplm/test_scoring_faults.py
 """
 
-import functools
 import multiprocessing
 import os
 import random
@@ -95,21 +94,7 @@ def run_and_die(words: list, kill: tuple) -> None:
     """The program's main() with fast claims; kill[0]: a phase, kill[1]: half calls before it."""
     blocks.HEARTBEAT, blocks.STALE, blocks.FIRST_WAIT = 0.2, 2.0, 0.05
     if kill:
-        owner, name = PHASES[kill[0]]
-        inner, count = getattr(owner, name), 0
-
-        @functools.wraps(inner)
-        def outer(*arguments, **options):
-            nonlocal count
-            if count == kill[1]:
-                os.kill(os.getpid(), signal.SIGKILL)
-            result = inner(*arguments, **options)
-            if count + 1 == kill[1]:
-                os.kill(os.getpid(), signal.SIGKILL)
-            count += 2
-            return result
-
-        setattr(owner, name, outer)
+        programs.kill_at(*PHASES[kill[0]], kill[1])
     programs._main("miniplm.score", [str(w) for w in words], {}, Path(words[0]) / "log.out")
 
 

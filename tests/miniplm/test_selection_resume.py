@@ -3,7 +3,6 @@
 .venv/bin/python -m pytest tests/miniplm/test_selection_resume.py
 """
 
-import os
 import random
 import shutil
 import signal
@@ -65,33 +64,14 @@ def run_and_die(words: list[str], kill: tuple) -> None:
     """The program's main() with small pieces; kill[0]: a phase, kill[1]: half calls before it."""
     shard_copy.ROWS, mapped.IOV_MAX = 8, 3
     if kill:
-        (owner, name), moment = PHASES[kill[0]], kill[1]
-        inner, count = getattr(owner, name), 0
-
-        def outer(*arguments, **options):
-            nonlocal count
-            if count == moment:
-                os.kill(os.getpid(), signal.SIGKILL)
-            result = inner(*arguments, **options)
-            if count + 1 == moment:
-                os.kill(os.getpid(), signal.SIGKILL)
-            count += 2
-            return result
-
-        setattr(owner, name, outer)
+        programs.kill_at(*PHASES[kill[0]], kill[1])
     programs._main("miniplm.selection", words, {}, Path(words[0]) / "log.out")
-
-
-def content(folder: Path) -> dict[str, str]:
-    manifest = artefact.require(folder, "corpus", "", contents=True)
-    assert manifest is not None
-    return {entry["name"]: entry["sha256"] for entry in manifest["files"]}
 
 
 @pytest.fixture(scope="module")
 def undisturbed(base) -> dict[str, str]:
     assert select(base, "undisturbed") == 0, (base / "log.err").read_text()
-    found = content(base / "undisturbed")
+    found = make.content(base / "undisturbed")
     assert len([name for name in found if name.endswith(".bin")]) == 7
     return found
 
@@ -103,14 +83,14 @@ def test_killed_twenty_times_it_ends_with_the_same_bytes(base, undisturbed):
         moment = choice.randrange(2 if phase in ONCE else 8)
         code = select(base, "killed", kill=(phase, moment))
         if code == 0:  # it came to its end first: begin anew
-            assert content(folder) == undisturbed
+            assert make.content(folder) == undisturbed
             shutil.rmtree(folder)
             continue
         assert code == -signal.SIGKILL, (base / "log.err").read_text()
         hit.add(phase)
         kills += 1
     assert select(base, "killed") == 0, (base / "log.err").read_text()
-    assert content(folder) == undisturbed
+    assert make.content(folder) == undisturbed
     assert not [path for path in folder.iterdir() if path.name.endswith(".tmp")]
     print("phases hit:", sorted(hit))
     assert kills >= 16 and hit == set(PHASES)
@@ -124,7 +104,7 @@ def test_a_start_goes_on_behind_the_last_complete_shard(base, undisturbed):
     assert select(base, "resumed") == 0
     after = {path.name: path.stat().st_ino for path in folder.glob("source_row_*")}
     assert before.items() <= after.items() and len(after) == 7  # none of them was written again
-    assert content(folder) == undisturbed
+    assert make.content(folder) == undisturbed
 
 
 def test_a_shard_of_other_rows_is_copied_again(base, undisturbed):
@@ -132,7 +112,7 @@ def test_a_shard_of_other_rows_is_copied_again(base, undisturbed):
     assert select(base, folder.name, kill=("writing an index", 9)) != 0
     np.save(folder / "source_row_1.npy", np.load(folder / "source_row_1.npy") + 1)
     assert select(base, folder.name) == 0, (base / "log.err").read_text()
-    assert content(folder) == undisturbed
+    assert make.content(folder) == undisturbed
 
 
 @pytest.mark.parametrize("name", ["data_1.bin", "data_1.idx", "source_row_1.npy"])
@@ -142,4 +122,4 @@ def test_a_shard_that_was_cut_off_between_the_starts_is_copied_again(base, undis
     path = folder / name
     path.write_bytes(path.read_bytes()[:-7])
     assert select(base, folder.name) == 0, (base / "log.err").read_text()
-    assert content(folder) == undisturbed
+    assert make.content(folder) == undisturbed

@@ -312,20 +312,7 @@ def run_and_die(words: list[str], phase: str, moment: int) -> None:
     """The program's main() with small blocks; moment: half calls of the phase before the kill."""
     convert_tokenization.ROWS = 16
     if phase:
-        owner, name = PHASES[phase]
-        inner, count = getattr(owner, name), 0
-
-        def outer(*arguments, **options):
-            nonlocal count
-            if count == moment:
-                os.kill(os.getpid(), signal.SIGKILL)
-            result = inner(*arguments, **options)
-            if count + 1 == moment:
-                os.kill(os.getpid(), signal.SIGKILL)
-            count += 2
-            return result
-
-        setattr(owner, name, outer)
+        programs.kill_at(*PHASES[phase], moment)
     programs._main(MODULE, words, {}, Path(words[0]) / "log.out")
 
 
@@ -411,18 +398,13 @@ def test_workers_end_with_their_parent(base):
     os.kill(program.pid, signal.SIGKILL)
     program.wait()
     deadline = time.monotonic() + 10
-    while (left := [worker for worker in workers if alive(worker)]) and time.monotonic() < deadline:
+    while (
+        left := [worker for worker in workers if programs.alive(worker)]
+    ) and time.monotonic() < deadline:
         time.sleep(0.05)
     for worker in left:
         os.kill(worker, signal.SIGKILL)
     assert not left
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def test_a_killed_worker_is_an_error_of_the_machine(base):

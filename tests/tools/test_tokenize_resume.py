@@ -3,12 +3,13 @@
 .venv/bin/python -m pytest tests/tools/test_tokenize_resume.py
 """
 
+import contextlib
 import gzip
 import json
-import os
 import random
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -70,32 +71,14 @@ def run_and_die(words: list[str], kill: tuple) -> None:
         owner, name = PHASES[phase]
         if phase == "gathering":
             owner, name = shuffled_shards.ShuffledShards, "_write"
-        inner, count = getattr(owner, name), 0
-
-        def outer(*arguments, **options):
-            nonlocal count
-            if count == moment:
-                os.kill(os.getpid(), signal.SIGKILL)
-            result = inner(*arguments, **options)
-            if count + 1 == moment:
-                os.kill(os.getpid(), signal.SIGKILL)
-            count += 2
-            return result
-
-        setattr(owner, name, outer)
+        programs.kill_at(owner, name, moment)
     programs._main("tools.process_data.tokenize_pile", words, {}, Path(words[0]) / "log.out")
-
-
-def content(folder: Path) -> dict[str, str]:
-    manifest = artefact.require(folder, "corpus", "", contents=True)
-    assert manifest is not None
-    return {entry["name"]: entry["sha256"] for entry in manifest["files"]}
 
 
 @pytest.fixture(scope="module")
 def undisturbed(base) -> dict[str, str]:
     assert tokenise(base, "undisturbed/qwen-33") == 0, (base / "log.err").read_text()
-    found = content(base / "undisturbed/qwen-33")
+    found = make.content(base / "undisturbed/qwen-33")
     assert len([name for name in found if name.endswith(".bin")]) > 5
     return found
 
@@ -109,7 +92,7 @@ def test_killed_twenty_times_it_ends_with_the_same_bytes(base, undisturbed):
         moment = choice.randrange(2 if phase in ONCE else 6)
         code = tokenise(base, "killed/qwen-33", kill=(phase, moment))
         if code == 0:  # it came to its end first: begin anew
-            assert content(folder) == undisturbed
+            assert make.content(folder) == undisturbed
             shutil.rmtree(folder)
             continue
         assert code == -signal.SIGKILL, (base / "log.err").read_text()
@@ -117,7 +100,7 @@ def test_killed_twenty_times_it_ends_with_the_same_bytes(base, undisturbed):
         kills += 1
         shards_kept += (folder / progress.NAME).exists()
     assert tokenise(base, "killed/qwen-33") == 0, (base / "log.err").read_text()
-    assert content(folder) == undisturbed
+    assert make.content(folder) == undisturbed
     assert not [path for path in folder.iterdir() if path.name.endswith((".tmp", ".npz"))]
     print("phases hit:", sorted(hit))
     assert kills >= 20 and hit == set(PHASES) and shards_kept > 3
@@ -131,7 +114,7 @@ def test_a_start_goes_on_behind_the_last_complete_shard(base, undisturbed):
     assert tokenise(base, "resumed/qwen-33") == 0
     after = {path.name: path.stat().st_ino for path in folder.glob("data_*")}
     assert before.items() <= after.items()  # none of them was written again
-    assert content(folder) == undisturbed
+    assert make.content(folder) == undisturbed
 
 
 @pytest.mark.parametrize("damage", ["record", "shard"])
@@ -151,7 +134,26 @@ def test_damage_between_the_starts_is_an_error(base, damage):
 def test_workers_and_encoder_change_nothing(base, undisturbed, flags):
     save = "-".join(["other", *flags, "33"])
     assert tokenise(base, save, *flags) == 0, (base / "log.err").read_text()
-    assert content(base / save) == undisturbed
+    assert make.content(base / save) == undisturbed
+
+
+def test_no_worker_of_a_killed_run_is_left(base):
+    """Hugging Face's tokenizer runs in processes of their own: they end with a killed parent."""
+    words = [str(base), *SETTINGS, "--data-dir", "text", "--save", "orphans/qwen-33"]
+    words += ["--encoder", "huggingface", "--workers", "2"]
+    process = programs.CONTEXT.Process(target=run_and_die, args=(words, ("counting", 3)))
+    process.start()
+    workers = set()
+    while process.is_alive():
+        path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        with contextlib.suppress(OSError):
+            workers |= {int(word) for word in path.read_text().split()}
+        time.sleep(0.02)
+    assert process.exitcode == -signal.SIGKILL and len(workers) >= 2
+    deadline = time.monotonic() + 20
+    while (left := [w for w in workers if programs.alive(w)]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not left
 
 
 @pytest.mark.parametrize("suffix", [".jsonl.zst", ".jsonl.gz", ".parquet", "two files"])
@@ -173,7 +175,7 @@ def test_every_format_gives_the_same_bytes(base, undisturbed, suffix):
         compress = zstandard.compress if suffix.endswith("zst") else gzip.compress
         (folder / f"0{suffix}").write_bytes(compress(data))
     assert tokenise(base, f"from {suffix}/qwen-33", text=folder.name) == 0
-    assert content(base / f"from {suffix}/qwen-33") == undisturbed
+    assert make.content(base / f"from {suffix}/qwen-33") == undisturbed
 
 
 def test_more_than_255_sources_is_an_error(base):
