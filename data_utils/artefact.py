@@ -11,71 +11,19 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import socket
 import time
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from data_utils.disk import remove_leftovers, sha256, write_json
 from data_utils.errors import ArtefactError, InputError
 from data_utils.versions import versions
 
 FORMAT = 1
 MANIFEST, SETTINGS, LOCK = "manifest.json", "settings.json", ".lock"
-
-
-@contextlib.contextmanager
-def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO]:
-    """Open a temporary file beside path; on success it is fsynced and renamed to path."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        with open(temporary, mode) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        fsync_folder(path.parent)
-    except OSError as error:  # a full disk is met by a write, which does not know its file
-        error.filename = error.filename or str(path)
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def remove_leftovers(folder: Path) -> None:
-    """Remove atomic_file's temporary files of killed runs."""
-    for path in folder.rglob(".*.tmp"):
-        if path.is_file():
-            path.unlink(missing_ok=True)
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make renames inside folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write value as indented JSON, atomically."""
-    with atomic_file(path, "w") as file:
-        json.dump(value, file, indent=1, ensure_ascii=False)
-        file.write("\n")
-
-
-def sha256(path: Path, ends: int = 0) -> str:
-    """Hexadecimal SHA-256 of a file's bytes; with ends, of that many at its start and its end."""
-    with open(path, "rb") as file:
-        if ends == 0:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-        start = file.read(ends)
-        file.seek(-ends, os.SEEK_END)
-        return hashlib.sha256(start + file.read()).hexdigest()
 
 
 def canonical_hash(value: Any) -> str:
@@ -188,6 +136,9 @@ class Output:
 
     content: the settings that decide the bytes. settings: all of them, for people. inputs: name to
     (folder, identity). `done` says that the folder already holds exactly this artefact.
+    allowed: names of content and inputs that may differ from those an unfinished folder was begun
+    with (None: this program has no ALLOW_CHANGE); such a change is kept in `changes`, which
+    settings.json and the manifest record.
     """
 
     folder: Path
@@ -197,19 +148,21 @@ class Output:
     settings: dict
     inputs: dict[str, tuple[Path, dict]] = field(default_factory=dict)
     done: bool = False
+    allowed: frozenset[str] | None = None
+    changes: list[dict] = field(default_factory=list)
 
     def begin(self) -> "Output":
         """Make the folder ready, or find that it is done; what others made is never touched."""
         manifest = read_manifest(self.folder)
         if manifest is not None:
-            self._same(manifest["content"], manifest["inputs"])
-            check_files(self.folder, manifest, self._again, contents=False)
             self.done = True
+            self._refuse(self._differences(manifest["content"], manifest["inputs"]))
+            check_files(self.folder, manifest, self._again, contents=False)
             return self
         begun = self.folder / SETTINGS
         there = list(self.folder.iterdir()) if self.folder.is_dir() else []
         if begun.exists():
-            self._same(*self._former(begun))
+            self._take_over(begun)
         elif any(path.name != LOCK and not path.match(".*.tmp") for path in there):
             raise InputError(
                 "the folder has files that this program did not make",
@@ -251,49 +204,75 @@ class Output:
             "program": self.program,
             "settings": self.settings,
             "versions": versions(),
-            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "time": _now(),
+            **({"changes": self.changes} if self.changes else {}),
         }
 
-    def _former(self, begun: Path) -> tuple[dict, dict]:
-        """Content and inputs that the folder was begun with."""
+    def _take_over(self, begun: Path) -> None:
+        """Compare with what the folder was begun with; allowed changes are recorded."""
         try:
             former = json.loads(begun.read_text())
-            return dict(former["content"]), dict(former["inputs"])
-        except (ValueError, KeyError, TypeError):
+            content, inputs = dict(former["content"]), dict(former["inputs"])
+            self.changes = list(former["made_by"].get("changes", []))
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise ArtefactError("settings are damaged", where=begun, fix=self._again) from None
+        differences = self._differences(content, inputs)
+        self._refuse([d for d in differences if d["name"] not in (self.allowed or ())])
+        self.changes += [{**difference, "time": _now()} for difference in differences]
 
     @property
     def _again(self) -> str:
         return f"remove the folder and run {self.program} again"
 
-    def _same(self, content: dict, inputs: dict) -> None:
-        mine = json.loads(json.dumps(self.content))
-        for name in sorted(mine.keys() | content.keys()):
-            if mine.get(name) != content.get(name):
-                raise InputError(
-                    f"the folder was begun with another {name}",
-                    where=self.folder,
-                    expected=content.get(name),
-                    found=mine.get(name),
-                    fix="use the former setting, choose another output folder or remove this one",
-                )
-        for name in sorted(self.inputs.keys() | inputs.keys()):
-            now = self.inputs[name][1]["fingerprint"] if name in self.inputs else None
-            if now != inputs.get(name, {}).get("fingerprint"):
-                raise InputError(
-                    f"the folder was made from another {name}",
-                    where=self.folder,
-                    fix="give the former input, choose another output folder or remove this one",
-                )
+    def _differences(self, content: dict, inputs: dict) -> list[dict]:
+        """{name, from, to} of every setting and input that is not that of the folder."""
+        now = json.loads(json.dumps(self.content))
+        pairs = {name: (content.get(name), now.get(name)) for name in now.keys() | content.keys()}
+        for name in self.inputs.keys() | inputs.keys():
+            mine = self.inputs[name][1]["fingerprint"] if name in self.inputs else None
+            pairs[name] = (inputs.get(name, {}).get("fingerprint"), mine)
+        return [
+            {"name": name, "from": old, "to": new}
+            for name, (old, new) in sorted(pairs.items())
+            if old != new
+        ]
+
+    def _refuse(self, differences: list[dict]) -> None:
+        """One error that shows all differences, if there are any."""
+        if not differences:
+            return
+        names = [difference["name"] for difference in differences]
+        former, found = (
+            ", ".join(f"{d['name']} {_short(d[side])}" for d in differences)
+            for side in ("from", "to")
+        )
+        allow = (
+            ""
+            if self.allowed is None or self.done
+            else f"ALLOW_CHANGE={','.join([*sorted(self.allowed), *names])}, "
+        )
+        made = "begun with" if set(names) & self.content.keys() else "made from"
+        raise InputError(
+            f"the folder was {made} another {', '.join(names)}",
+            where=self.folder,
+            expected=former,
+            found=found,
+            fix=f"use the former {' and '.join(names)}, {allow}another output folder, "
+            "or remove this one",
+        )
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _short(value: Any) -> str:
+    """A value for a message; of a fingerprint its beginning."""
+    text = str(value)
+    return f"{text[:12]}..." if len(text) == 64 else text
 
 
 def describe(folder: Path, name: str) -> dict:
     """A file's entry in the manifest."""
     path = folder / name
     return {"name": name, "size": path.stat().st_size, "sha256": sha256(path)}
-
-
-def copy_file(source: Path, target: Path) -> None:
-    """Copy a file atomically."""
-    with open(source, "rb") as reader, atomic_file(target) as writer:
-        shutil.copyfileobj(reader, writer)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from data_utils import artefact
+from data_utils import disk
 
 STYLE = """
 body { font: 16px/1.45 system-ui, sans-serif; color: #1c2430; max-width: 1080px;
@@ -186,13 +186,13 @@ def plot_png(figure) -> bytes:
 
 def write_png(path: Path, png: bytes) -> None:
     """Write a picture atomically."""
-    with artefact.atomic_file(path) as file:
+    with disk.atomic_file(path) as file:
         file.write(png)
 
 
 def write_text(path: Path, content: str) -> None:
     """Write UTF-8 text atomically."""
-    with artefact.atomic_file(path) as file:
+    with disk.atomic_file(path) as file:
         file.write(content.encode("utf-8", "replace"))
 
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_utils import artefact
+from data_utils import artefact, disk
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
@@ -100,7 +100,7 @@ def main() -> None:
     page.parent.mkdir(parents=True, exist_ok=True)
     folders = {run.name: run.folder for run in runs.values()}
     write_text(page, compare_page.html(report, selection, folders))
-    artefact.write_json(page.with_suffix(".json"), report)
+    disk.write_json(page.with_suffix(".json"), report)
     print(f"\nReport: {page}, its figures: {page.with_suffix('.json')}")
 
 

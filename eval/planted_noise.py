@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_utils import artefact
+from data_utils import artefact, disk
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
@@ -73,7 +73,7 @@ def main() -> None:
     write_csv(save / "gain.csv", [flat(row) for row in gains])
     write_png(save / "gain.png", png)
     write_text(save / "report.html", planted_noise_page.html(result, png))
-    artefact.write_json(save / "result.json", result)
+    disk.write_json(save / "result.json", result)
     print(planted_noise_page.terminal(result))
     print(f"\nReport: {save / 'report.html'}")
 

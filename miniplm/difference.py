@@ -13,7 +13,7 @@ from typing import IO
 
 import numpy as np
 
-from data_utils import artefact
+from data_utils import artefact, disk
 from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError
 from data_utils.flags import base_folder, flag, parse, under
@@ -166,7 +166,7 @@ def join(
     """Write the difference store and its report; r is read from its file, not held beside."""
     same_counts(teacher.counts(), reference.counts())
     log_p, log_ref = teacher.means(), reference.means()
-    with artefact.atomic_file(output.folder / FILE) as file:
+    with disk.atomic_file(output.folder / FILE) as file:
         write_difference(file, log_p, log_ref)
     r = np.load(output.folder / FILE, mmap_mode="r", allow_pickle=False)
     defined, mean = mean_of(r)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data_utils import artefact
+from data_utils import artefact, disk
 from data_utils.blocks import Blocks
 from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError
@@ -136,7 +136,7 @@ def read_file(path: Path) -> np.ndarray:
 
 def source(folder: Path, files: list[Path], base: Path, settings: Settings) -> dict:
     """The inputs `score_files` and `model`; an unknown model is what wrote these files."""
-    fingerprint = artefact.canonical_hash([artefact.sha256(path) for path in files])
+    fingerprint = artefact.canonical_hash([disk.sha256(path) for path in files])
     inputs = {"score_files": (folder, {"kind": "score files", "fingerprint": fingerprint})}
     model = (folder, {"kind": "unknown model of score files", "fingerprint": fingerprint})
     if settings.model_path:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from data_utils import artefact
+from data_utils import artefact, disk
 from data_utils.errors import ArtefactError
 from data_utils.tokenizer import FILES as TOKENIZER_FILES
 from pretrain.engine import Engine
@@ -46,13 +46,13 @@ def save_checkpoint(
     weights = engine.full_weights()
     if processes.first:
         write_model(engine.objective.model, weights, temporary, tokenizer_folder)
-        artefact.write_json(temporary / STATE, state)
+        disk.write_json(temporary / STATE, state)
         sync_tree(temporary)
         files = [str(p.relative_to(temporary)) for p in temporary.rglob("*") if p.is_file()]
         step_output(output, temporary).finish(files, counts={"step": state["step"]})
         shutil.rmtree(final, ignore_errors=True)
         os.rename(temporary, final)
-        artefact.fsync_folder(final.parent)
+        disk.fsync_folder(final.parent)
     barrier(processes)
     return final
 
@@ -77,9 +77,9 @@ def write_model(
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     config = model.config.to_dict()
     config.update(dtype="float32", architectures=[type(model).__name__])
-    artefact.write_json(folder / "config.json", config)
+    disk.write_json(folder / "config.json", config)
     generation = {"eos_token_id": config["eos_token_id"], "pad_token_id": config["eos_token_id"]}
-    artefact.write_json(folder / "generation_config.json", generation)
+    disk.write_json(folder / "generation_config.json", generation)
     for name in TOKENIZER_FILES if tokenizer_folder else ():
         if (tokenizer_folder / name).exists():
             shutil.copyfile(tokenizer_folder / name, folder / name)
@@ -95,7 +95,7 @@ def sync_tree(folder: Path) -> None:
         for name in names:
             with open(Path(root) / name, "rb") as file:
                 os.fsync(file.fileno())
-        artefact.fsync_folder(Path(root))
+        disk.fsync_folder(Path(root))
 
 
 def steps_present(save: Path) -> list[int]:
@@ -153,7 +153,7 @@ def drop_state(folder: Path) -> None:
     manifest = artefact.read_manifest(folder)
     manifest["files"] = [f for f in manifest["files"] if not f["name"].startswith(DEEPSPEED)]
     manifest["fingerprint"] = artefact.fingerprint(manifest)
-    artefact.write_json(folder / artefact.MANIFEST, manifest)
+    disk.write_json(folder / artefact.MANIFEST, manifest)
     shutil.rmtree(folder / DEEPSPEED)
 
 
@@ -165,6 +165,6 @@ def publish_final(output: artefact.Output, last: Path, report: dict) -> None:
         if path.is_file() and path.name not in (artefact.MANIFEST, STATE)
     ]
     for name in names:
-        artefact.copy_file(last / name, output.folder / name)
+        disk.copy_file(last / name, output.folder / name)
     step = read_state(last)["step"]
     output.finish(names, counts={"step": step}, report=report)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data_utils import artefact
+from data_utils import disk
 
 FILE = "metrics.jsonl"
 
@@ -32,7 +32,7 @@ class Metrics:
     def __init__(self, folder: Path, done: int, total: int, wandb_mode: str, settings: dict):
         self.folder = folder
         kept = [row for row in read_metrics(folder) if row["step"] <= done]
-        with artefact.atomic_file(folder / FILE, "w") as file:
+        with disk.atomic_file(folder / FILE, "w") as file:
             file.writelines(json.dumps(row) + "\n" for row in kept)
         self.file = open(folder / FILE, "a")
         self.bar = tqdm(total=total, initial=done, unit="step", desc=folder.name, mininterval=1)
@@ -102,5 +102,5 @@ def draw_curves(folder: Path) -> None:
     axes[2].set_ylabel("learning rate")
     for axis in axes:
         axis.set_xlabel("step")
-    with artefact.atomic_file(folder / "curves.png") as file:
+    with disk.atomic_file(folder / "curves.png") as file:
         figure.savefig(file, dpi=100, format="png")

@@ -59,12 +59,25 @@ def prepare(settings: TrainSettings, processes: Processes) -> Run:
         content,
         asdict(settings),
         inputs,
+        allowed=allowed_changes(settings, content),
     )
     eos_id = end_of_text(corpus, tokenizer_folder)
     cuda = processes.device.type == "cuda"
     device_name = torch.cuda.get_device_name(processes.device) if cuda else "CPU"
     peak = peak_flops(device_name, settings.precision)
     return Run(settings, processes, corpus, valid, eos_id, output, tokenizer_folder, peak=peak)
+
+
+def allowed_changes(settings: TrainSettings, content: dict) -> frozenset[str]:
+    """ALLOW_CHANGE as names of settings and inputs; another model cannot take over the states."""
+    names = frozenset(filter(None, settings.allow_change.split(",")))
+    known = {*content, "corpus"} - {"model_config"}
+    if names - known:
+        raise InputError(
+            f"ALLOW_CHANGE does not know {', '.join(sorted(names - known))}",
+            fix=f"name some of {', '.join(sorted(known))}",
+        )
+    return names
 
 
 def begin(run: Run) -> bool:
@@ -85,6 +98,8 @@ def announce(run: Run, model: torch.nn.Module) -> None:
     """Say what is going to happen."""
     s, n = run.settings, count_parameters(model)
     rows, world = len(run.corpus), run.processes.world
+    for change in run.output.changes:
+        print("CHANGED {name} from {from} to {to} at {time}".format(**change))
     accumulation = s.accumulation(world)
     print(
         f"{type(model).__name__}, {n:,} parameters, {s.precision} on {world} x "

@@ -45,6 +45,7 @@ class TrainSettings:
     keep_last: int = flag(2, "resumable checkpoints that are kept")
     keep_every: int = flag(0, "keep the model of every K-th step for good; 0: none")
     resume: bool = flag(True, "go on from the folder's newest whole checkpoint")
+    allow_change: str = flag("", "what may differ from the run so far, e.g. lr,corpus; recorded")
     dist_timeout: int = flag(600, "seconds until a collective is given up")
     wandb_mode: str = flag("disabled", "online, offline or disabled")
 
@@ -93,5 +94,5 @@ def step_ranges(text: str) -> list[tuple[int, int]]:
 FREE = frozenset(
     "base_path data_dir valid_data tokenizer_path save model_config model_path micro_batch "
     "stop_step skip_steps zero_stage save_every log_every valid_every keep_last keep_every resume "
-    "dist_timeout wandb_mode".split()
+    "allow_change dist_timeout wandb_mode".split()
 )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from data_utils import artefact
+from data_utils import disk
 from data_utils.errors import InputError
 from pretrain.batches import StepBatch
 from pretrain.flops import forward_flops
@@ -70,7 +70,7 @@ def report_non_finite(run: Run, step: int, rows: np.ndarray, loss: float) -> Non
     """Save the rows of the step and stop before the update; all ranks come here."""
     path = run.output.folder / f"non_finite_step_{step + 1:06d}.json"
     if run.processes.first:
-        artefact.write_json(path, {"step": step + 1, "loss": str(loss), "rows": rows.tolist()})
+        disk.write_json(path, {"step": step + 1, "loss": str(loss), "rows": rows.tolist()})
     barrier(run.processes)  # the rows are listed before any rank's error ends the run
     raise InputError(
         f"the loss of step {step + 1} is {loss}; nothing was updated, its rows are listed",

@@ -28,7 +28,7 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
-from data_utils import artefact
+from data_utils import artefact, disk
 from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError
 from data_utils.flags import base_folder, flag, parse, under
@@ -172,7 +172,7 @@ def convert(
         files += write_sides(corpus, number, first, last, output.folder)
         sizes = {name: (output.folder / name).stat().st_size for name in files}
         done.append({"counts": counts, "files": sizes})
-        artefact.write_json(output.folder / PROGRESS, done)
+        disk.write_json(output.folder / PROGRESS, done)
     finish(corpus, rules, done, output)
 
 
@@ -237,7 +237,7 @@ def write_sides(corpus: Corpus, number: int, first: int, last: int, folder: Path
     for name, values in sides.items():
         if values is not None:
             names.append(f"{name}_{number}.npy")
-            with artefact.atomic_file(folder / names[-1]) as file:
+            with disk.atomic_file(folder / names[-1]) as file:
                 np.save(file, values)
     return names
 

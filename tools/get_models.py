@@ -28,7 +28,7 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from data_utils import artefact
+from data_utils import artefact, disk
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
 from tools import hub, smollm2
@@ -180,7 +180,7 @@ def copy_files(copy: Path, folder: Path) -> None:
             size = path.stat().st_size
             if not target.is_file() or target.stat().st_size != size:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                artefact.copy_file(path, target)
+                disk.copy_file(path, target)
             bar.update(size)
 
 

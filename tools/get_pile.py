@@ -21,7 +21,7 @@ import dataclasses
 from collections import Counter
 from typing import Any, Literal
 
-from data_utils import artefact
+from data_utils import artefact, disk
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.text import Documents, document_writer, file_name, text_files
@@ -118,7 +118,7 @@ def write_local(result: artefact.Output, documents: list, left_out: dict, settin
     """Write documents as file 0 of an artefact and show what they are."""
     name = file_name(0, settings.compress)
     with (
-        artefact.atomic_file(result.folder / name) as raw,
+        disk.atomic_file(result.folder / name) as raw,
         document_writer(raw, settings.compress) as write,
     ):
         size_written = sum(write(document.line()) for document in documents)

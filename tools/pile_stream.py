@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data_utils import artefact
+from data_utils import artefact, disk
 from data_utils.errors import ArtefactError
 from data_utils.text import check_document, document_writer, file_name
 from tools import hub
@@ -86,7 +86,7 @@ def write_files(result: artefact.Output, source, progress: dict, settings) -> No
             name = file_name(len(files), settings.compress)
             count = min(settings.documents_per_file, limit - progress["documents"])
             with (
-                artefact.atomic_file(result.folder / name) as raw,
+                disk.atomic_file(result.folder / name) as raw,
                 document_writer(raw, settings.compress) as write,
             ):
                 for document in chain([first], islice(stream, count - 1)):
@@ -96,7 +96,7 @@ def write_files(result: artefact.Output, source, progress: dict, settings) -> No
                         show_progress(bar, progress, source.fraction(), limit)
             files.append([name, (result.folder / name).stat().st_size])
             progress["state"] = source.state
-            artefact.write_json(result.folder / PROGRESS, progress)
+            disk.write_json(result.folder / PROGRESS, progress)
             show_progress(bar, progress, source.fraction(), limit)
     print("checksums of the files", flush=True)
     counts = {"documents": progress["documents"], "bytes": progress["bytes"]}

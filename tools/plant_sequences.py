@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from data_utils import artefact
+from data_utils import artefact, disk
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
@@ -131,7 +131,7 @@ def plant(corpus: Corpus, settings: Settings, output: artefact.Output) -> dict:
             planted[name] += len(place)
         lengths = np.array([len(row) for row in rows])
         write_shard(output.folder / f"{corpus.split}_{number}", lengths, rows, corpus.dtype)
-        with artefact.atomic_file(output.folder / f"domain_{number}.npy") as file:
+        with disk.atomic_file(output.folder / f"domain_{number}.npy") as file:
             np.save(file, names)
         files += [f"{corpus.split}_{number}.bin", f"{corpus.split}_{number}.idx"]
         files.append(f"domain_{number}.npy")

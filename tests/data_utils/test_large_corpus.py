@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 
-from data_utils import artefact
+from data_utils import artefact, disk
 from data_utils.shards import HEADER, MAGIC
 from data_utils.start import CODE_ROOT
 
@@ -74,7 +74,7 @@ def write_manifest(folder):
         "files": [{"name": n, "size": size, "sha256": "0" * 64} for n, size in sizes.items()],
     }
     manifest["fingerprint"] = artefact.fingerprint(manifest)
-    artefact.write_json(folder / artefact.MANIFEST, manifest)
+    disk.write_json(folder / artefact.MANIFEST, manifest)
 
 
 @pytest.mark.parametrize("manifest", [False, True])

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_utils import artefact
+from data_utils import artefact, disk
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from eval import compare, compare_page
@@ -46,7 +46,7 @@ def save_losses(base: Path, name: str, losses: np.ndarray, model: str, corpus: s
         "loss": float(losses.mean()),
         "perplexity": float(np.exp(losses.mean())),
     }
-    artefact.write_json(folder / f"{name}.json", result)
+    disk.write_json(folder / f"{name}.json", result)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_utils import artefact
+from data_utils import artefact, disk
 from data_utils.errors import ArtefactError, InputError
 from miniplm import difference as program
 from miniplm.scores import Scores
@@ -97,7 +97,7 @@ def test_a_copy_of_the_teacher_is_no_reference(base, monkeypatch):
         manifest = artefact.read_manifest(base / "scores" / name)
         manifest["inputs"]["model"]["fingerprint"] = "the same"
         manifest["fingerprint"] = artefact.fingerprint(manifest)
-        artefact.write_json(base / "scores" / name / artefact.MANIFEST, manifest)
+        disk.write_json(base / "scores" / name / artefact.MANIFEST, manifest)
     refuse(monkeypatch, base, InputError, "are the same model")
 
 
@@ -117,7 +117,7 @@ def edit(store: Path, part: str, **changes: dict) -> None:
         old = manifest[part].get(key)
         manifest[part][key] = {**old, **value} if isinstance(old, dict) else value
     manifest["fingerprint"] = artefact.fingerprint(manifest)
-    artefact.write_json(store / artefact.MANIFEST, manifest)
+    disk.write_json(store / artefact.MANIFEST, manifest)
 
 
 @pytest.fixture

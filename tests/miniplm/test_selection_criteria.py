@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_utils import artefact
+from data_utils import artefact, disk
 from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError
 from miniplm import difference, selection
@@ -41,7 +41,7 @@ def base(tmp_path_factory, tokenizer_folder, scores) -> Path:
         manifest = artefact.read_manifest(folder)
         manifest["counts"]["first_row"] = FIRST
         manifest["fingerprint"] = artefact.fingerprint(manifest)
-        artefact.write_json(folder / artefact.MANIFEST, manifest)
+        disk.write_json(folder / artefact.MANIFEST, manifest)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["program", str(base), *NAMES])
         difference.main()
@@ -158,10 +158,10 @@ def test_scores_that_are_not_those_of_the_differences(base, monkeypatch, tmp_pat
     manifest = artefact.read_manifest(store)
     changed = {**manifest, "content": {**manifest["content"], "precision": "bf16"}}
     changed["fingerprint"] = artefact.fingerprint(changed)
-    artefact.write_json(store / artefact.MANIFEST, changed)
+    disk.write_json(store / artefact.MANIFEST, changed)
     with pytest.raises(InputError, match="not the teacher's scores that the differences"):
         select(monkeypatch, base, "--criterion", "teacher", "--save", "changed")
-    artefact.write_json(store / artefact.MANIFEST, manifest)
+    disk.write_json(store / artefact.MANIFEST, manifest)
 
 
 def test_a_flipped_byte_among_the_differences(base, monkeypatch):

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from data_utils import artefact
+from data_utils import artefact, disk
 from data_utils.errors import ArtefactError, EnvironmentFault, InputError
 from pretrain.models import (
     check_head,
@@ -163,7 +163,7 @@ def test_damage_in_an_artefact_of_ours_is_found_by_its_checksum(folder):
 
 
 def test_an_unfinished_model_is_refused(folder):
-    artefact.write_json(folder / artefact.SETTINGS, {})
+    disk.write_json(folder / artefact.SETTINGS, {})
     with pytest.raises(ArtefactError, match="unfinished"):
         load_model(folder, "fp32", "sdpa")
 

@@ -140,6 +140,20 @@ def test_a_loss_that_is_no_number_stops_before_the_update(base, processes):
     assert not make.processes_naming(folder)
 
 
+def test_what_may_change_and_what_needs_allow_change(base):
+    """LR is refused with both values shown; ALLOW_CHANGE=lr goes on with it and records it."""
+    assert train(base, 1, save="changing", stop_step=1).code == 0
+    refused = train(base, 1, save="changing", lr=5e-4, seed=11)
+    one_message(refused, 2, "another lr, seed", "lr 0.0006", "lr 0.0005", "ALLOW_CHANGE=lr,seed")
+    one_message(train(base, 1, save="changing", allow_change="rl"), 2, "does not know rl")
+    run = train(base, 1, save="changing", lr=5e-4, allow_change="lr")
+    assert run.code == 0 and "CHANGED lr from 0.0006 to 0.0005" in run.output, run.errors
+    rows = [json.loads(line) for line in (base / "changing/metrics.jsonl").open()]
+    assert [row["lr"] for row in rows] == [0.0, 5e-4, pytest.approx(2.8e-4)]
+    (change,) = artefact.read_manifest(base / "changing")["made_by"]["changes"]
+    assert (change["name"], change["from"], change["to"]) == ("lr", 6e-4, 5e-4)
+
+
 def test_skip_steps_goes_on_without_the_batch(base):
     """The same run, told to leave the second step out: no update, no figures, the step counted."""
     changes = {"save": "skipping", "model_path": "poisoned", "save_every": 1}

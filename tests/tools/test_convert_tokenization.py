@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_utils import artefact, encode
+from data_utils import artefact, disk, encode
 from data_utils.corpus import Corpus
 from data_utils.tokenizer import copy_tokenizer, load_tokenizer
 from tests import make, programs
@@ -300,7 +300,7 @@ PHASES = {
     "writing a shard": (convert_tokenization, "write_shard"),
     "writing row numbers": (convert_tokenization, "write_sides"),
     "renaming a file": (artefact.os, "replace"),
-    "recording progress": (artefact, "write_json"),
+    "recording progress": (disk, "write_json"),
     "the tokenizer": (convert_tokenization, "copy_tokenizer"),
     "checksums": (artefact, "describe"),
     "the manifest": (artefact.Output, "finish"),

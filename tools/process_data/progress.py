@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_utils import artefact
+from data_utils import disk
 from data_utils.chunker import Chunker
 from data_utils.errors import ArtefactError
 from tools.process_data.shuffled_shards import ShuffledShards
@@ -44,7 +44,7 @@ def save(folder: Path, work: Work, state: dict) -> None:
     }
     arrays = work.shards.state()
     arrays |= {f"buffer_{number}": buffer for number, buffer in enumerate(buffers.values())}
-    with artefact.atomic_file(folder / NAME) as file:
+    with disk.atomic_file(folder / NAME) as file:
         np.savez(file, words=np.array(json.dumps(words)), **arrays)
 
 

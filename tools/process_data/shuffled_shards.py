@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_utils import artefact
+from data_utils import disk
 from data_utils.chunker import Sequences
 from data_utils.shards import write_shard
 
@@ -62,7 +62,7 @@ class ShuffledShards:
         prefix = self.folder / f"{self.split}_{self.shards}"
         lengths = table[:, 2] - table[:, 1] + len(self.bos)
         domain_file = self.folder / f"domain_{self.shards}.npy"
-        with artefact.atomic_file(domain_file) as file:
+        with disk.atomic_file(domain_file) as file:
             np.save(file, table[:, 3].astype(np.uint8))
         write_shard(prefix, lengths, self._gather(table), self.dtype)
         self.files += [f"{prefix.name}.bin", f"{prefix.name}.idx", domain_file.name]
