@@ -163,7 +163,7 @@ class Output:
         there = list(self.folder.iterdir()) if self.folder.is_dir() else []
         if begun.exists():
             self._take_over(begun)
-        elif any(path.name != LOCK and not path.match(".*.tmp") for path in there):
+        elif any(not path.name.startswith(".") for path in there):  # those are nobody's work
             raise InputError(
                 "the folder has files that this program did not make",
                 where=self.folder,

@@ -25,7 +25,7 @@ def flag(default: Any, help: str, **metadata: Any) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
-class _Parser(HfArgumentParser):
+class Parser(HfArgumentParser):
     def error(self, message: str) -> None:
         raise InputError(message, fix=f"see {self.prog} --help")
 
@@ -45,7 +45,7 @@ def parse(cls: type[Settings], argv: list[str] | None = None, positional: str = 
         words += ["--" + name.removesuffix("...").replace("_", "-"), *taken] if taken else []
     argv = given + argv
     usage = " ".join(["%(prog)s", *(f"[{name.upper()}]" for name in names), "[--flag VALUE ...]"])
-    parser = _Parser(cls, allow_abbrev=False, usage=usage, description=cls.__doc__)
+    parser = Parser(cls, allow_abbrev=False, usage=usage, description=cls.__doc__)
     try:
         settings, unknown = parser.parse_args_into_dataclasses(
             words + argv, return_remaining_strings=True

@@ -5,7 +5,9 @@ import importlib.util
 import json
 import os
 import signal
+import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -22,15 +24,14 @@ def use_project_python() -> None:
             os.execv(venv_python, [str(venv_python), *sys.orig_argv[1:]])
 
 
-def die_with_parent(parent: int | None = None) -> None:
+def die_with_parent(parent: int) -> None:
     """Ask the kernel to end this process when its parent dies, however it dies.
 
-    parent: its process id, where known: one that is gone already is noticed too. What counts is
-    the parent's thread that started this process.
+    parent: its process id; one that is gone already is noticed too. What counts is the parent's
+    thread that started this process.
     """
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    gone = os.getppid() == 1 if parent is None else os.getppid() != parent
-    if gone:
+    if os.getppid() != parent:
         os._exit(1)
 
 
@@ -48,8 +49,9 @@ def run(main: Callable[[], None]) -> None:
         code, message = outcome(error)
         record = os.environ.get("RUN_RECORD")
         if record:
+            time.sleep(patience(code))
             write_record(Path(record), code, message)
-        else:
+        elif message:
             print(message, file=sys.stderr, flush=True)
         sys.stdout.flush()
         # Threads of a stuck collective would keep a normal exit from ever ending.
@@ -67,7 +69,19 @@ def outcome(error: BaseException) -> tuple[int, str]:
     known = from_os_error(error)
     if known is not None:
         return known.code, str(known)
-    return 1, "".join(traceback.format_exception(error)).rstrip()
+    text = "".join(traceback.format_exception(error)).rstrip()
+    if "RANK" in os.environ:
+        text = f"rank {os.environ['RANK']} on {socket.gethostname()}:\n{text}"
+    return 1, text
+
+
+def patience(code: int) -> int:
+    """Seconds that a failing worker waits, while its watch looks for a better account of it.
+
+    A process that died makes the others fail, too; what all find, rank 0 tells.
+    """
+    clear = code == 75 or (code in (2, 3) and os.environ.get("RANK", "0") == "0")
+    return 0 if clear else 3
 
 
 def write_record(record: Path, code: int, message: str) -> None:

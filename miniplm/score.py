@@ -31,7 +31,6 @@ import torch
 from data_utils import artefact
 from data_utils.errors import ArtefactError, Stopped
 from data_utils.flags import parse
-from data_utils.start import die_with_parent
 from miniplm import import_scores
 from miniplm.progress import Progress
 from miniplm.score_job import Job, Settings, prepare
@@ -40,6 +39,7 @@ from pretrain.flops import forward_flops, peak_flops
 from pretrain.log_probs import row_log_probs
 from pretrain.models import compile_trunk, load_model, resolve_precision
 from pretrain.processes import STOP_SIGNALS
+from pretrain.watch import die_with_launcher
 
 
 def check(argv: list[str]) -> Path:
@@ -53,7 +53,7 @@ def main() -> None:
         return
     settings = parse(Settings, positional="base_path")
     if "LOCAL_RANK" in os.environ:
-        die_with_parent()
+        die_with_launcher()
     stop = Stop()
     try:
         score(settings, stop)

@@ -42,8 +42,9 @@ def save_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
     barrier(processes)
-    engine.save_state(temporary / DEEPSPEED)
-    weights = engine.full_weights()
+    with processes.together(f"the checkpoint of step {state['step']}"):
+        engine.save_state(temporary / DEEPSPEED)
+        weights = engine.full_weights()
     if processes.first:
         write_model(engine.objective.model, weights, temporary, tokenizer_folder)
         disk.write_json(temporary / STATE, state)

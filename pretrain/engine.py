@@ -36,7 +36,8 @@ class Engine:
         optimizer = torch.optim.AdamW(
             objective.parameters(), **adam, fused=processes.device.type == "cuda"
         )
-        with contextlib.redirect_stdout(io.StringIO()):
+        quiet = contextlib.redirect_stdout(io.StringIO())
+        with processes.together("the start of DeepSpeed"), quiet:
             self.engine, *_ = deepspeed.initialize(
                 model=objective, optimizer=optimizer, config=config, dist_init_required=False
             )

@@ -1,63 +1,77 @@
 """The processes of a run: rank, device, groups, and signals that all ranks agree on."""
 
+import contextlib
 import datetime
-import json
 import os
 import resource
 import signal
-import threading
-import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
-from data_utils.errors import Stopped
-from data_utils.start import die_with_parent
+from data_utils.errors import EnvironmentFault
+from pretrain.watch import Watch, die_with_launcher
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of the run."""
+    """This process among those of the run; `watch` where a launcher has started it."""
 
     rank: int
     world: int
     device: torch.device
+    watch: Watch | None = None
 
     @property
     def first(self) -> bool:
         """Rank 0 writes what is written once."""
         return self.rank == 0
 
+    def together(self, what: str) -> contextlib.AbstractContextManager:
+        """Around what only ends when all processes take part (pretrain/watch.py)."""
+        return self.watch.together(what) if self.watch else contextlib.nullcontext()
+
 
 def start_processes(timeout_seconds: int) -> Processes:
-    """Join the run's process group: torchrun's, or a group of one without any port."""
+    """Join the run's process group: the launcher's, or a group of one without any port."""
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
     cuda = torch.cuda.is_available()
+    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(local_rank)
-    timeout = datetime.timedelta(seconds=timeout_seconds)
     backend = "nccl" if cuda else "gloo"
-    if world == 1:
+    if "RUN_RECORD" not in os.environ:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-    else:
-        die_with_parent()
-        threading.Thread(target=leave_when_another_failed, daemon=True).start()
-        dist.init_process_group(backend, timeout=timeout)
-    return Processes(rank, world, torch.device("cuda", local_rank) if cuda else torch.device("cpu"))
+        return Processes(rank, world, device)
+    die_with_launcher()
+    # The watch comes first; this is for the case that it cannot.
+    last = datetime.timedelta(seconds=timeout_seconds + 60)
+    try:
+        store, _, _ = next(dist.rendezvous("env://", rank, world, timeout=last))
+    except dist.DistError as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise EnvironmentFault(
+            f"the process of rank 0 cannot be reached at {place}",
+            fix="set MASTER_ADDR and MASTER_PORT to what all machines can reach",
+        ) from error
+    watch = Watch(store, rank, world, timeout_seconds)
+    with watch.together("the start"):
+        group = dist.PrefixStore("group", store)
+        dist.init_process_group(backend, store=group, rank=rank, world_size=world, timeout=last)
+    return Processes(rank, world, device, watch)
 
 
-def leave_when_another_failed() -> None:
-    """End this process once another one has recorded a failure: a collective may never return."""
-    record = Path(os.environ["RUN_RECORD"])
-    while True:
-        time.sleep(0.5)
-        if record.exists() and json.loads(record.read_text())["code"] != Stopped.code:
-            os._exit(1)
+def end_processes(processes: Processes) -> None:
+    """Leave the group together with all others: from here on none needs another."""
+    if processes.watch:
+        barrier(processes)
+        processes.watch.close()
+        barrier(processes)
+    dist.destroy_process_group()
 
 
 class StopSignal:
@@ -72,11 +86,12 @@ class StopSignal:
         self.received = number
 
 
-def all_sum(values: list[float], processes: Processes) -> list[float]:
-    """Sums over all ranks, in float64 (float32 where the device has no better)."""
+def all_sum(values: list[float], processes: Processes, what: str = "a barrier") -> list[float]:
+    """Sums over all ranks in float64; `what` they are, for a report of who is missing."""
     total = torch.tensor(values, dtype=torch.float64, device=processes.device)
-    dist.all_reduce(total)
-    return total.tolist()
+    with processes.together(what):
+        dist.all_reduce(total)
+        return total.tolist()
 
 
 def barrier(processes: Processes) -> None:

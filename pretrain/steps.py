@@ -33,19 +33,20 @@ def train_step(
         if number:
             run.engine.next_micro_batch()
         tokens, lengths = (part.to(processes.device, non_blocking=True) for part in micro)
-        loss, _ = run.engine.micro_step({"tokens": tokens, "lengths": lengths})
+        with processes.together(f"the gradients of step {step + 1}"):
+            loss, _ = run.engine.micro_step({"tokens": tokens, "lengths": lengths})
         total += loss
     tokens = int(batch.lengths.sum())
     signals = [float(stop.received), float(stop.received > 0)]
-    loss, tokens, number, ranks = all_sum(
-        [float(total) / accumulation / processes.world, float(tokens), *signals], processes
-    )
+    figures = [float(total) / accumulation / processes.world, float(tokens), *signals]
+    loss, tokens, number, ranks = all_sum(figures, processes, f"the loss of step {step + 1}")
     if not np.isfinite(loss):
         report_non_finite(run, step, batch.rows, loss)
     lr = learning_rate(
         step, settings.lr, settings.lr_min, settings.warmup_steps, settings.total_steps
     )
-    figures = run.engine.update(lr)
+    with processes.together(f"the update of step {step + 1}"):
+        figures = run.engine.update(lr)
     seconds = time.monotonic() - started
     state = {
         "step": step + 1,
@@ -88,5 +89,5 @@ def held_out_loss(run: Run) -> float:
     model.eval()
     losses = corpus_loss(model, run.valid, rows, run.eos_id)
     model.train()
-    total, count = all_sum([float(losses.sum()), float(len(losses))], p)
+    total, count = all_sum([float(losses.sum()), float(len(losses))], p, "the held-out loss")
     return total / count

@@ -42,7 +42,14 @@ from pretrain.engine import Engine, convert_state, deepspeed_config
 from pretrain.metrics import Metrics
 from pretrain.models import compile_trunk, load_model, new_model, save_memory
 from pretrain.objectives.language_modelling import LanguageModelling
-from pretrain.processes import Processes, StopSignal, all_sum, barrier, start_processes
+from pretrain.processes import (
+    Processes,
+    StopSignal,
+    all_sum,
+    barrier,
+    end_processes,
+    start_processes,
+)
 from pretrain.run import Run, announce, begin, prepare
 from pretrain.settings import TrainSettings
 from pretrain.steps import held_out_loss, train_step
@@ -61,11 +68,14 @@ def main() -> None:
     processes = start_processes(settings.dist_timeout)
     run = prepare(settings, processes)
     with artefact.lock(run.output.folder) if processes.first else contextlib.nullcontext():
-        if run.output.done or begin(run):
-            if processes.first:
-                print(f"{run.output.folder} is trained already")
-            return
-        fit(run, stop, resume(run))
+        stopped = None
+        if not begin(run):
+            stopped = fit(run, stop, resume(run))
+        elif processes.first:
+            print(f"{run.output.folder} is trained already")
+        end_processes(processes)
+    if stopped:
+        raise stopped
 
 
 def build_engine(run: Run, converted: bool) -> Engine:
@@ -104,8 +114,8 @@ def build_engine(run: Run, converted: bool) -> Engine:
     )
 
 
-def fit(run: Run, stop: StopSignal, state: dict) -> None:
-    """Steps from the state to the end."""
+def fit(run: Run, stop: StopSignal, state: dict) -> Stopped | None:
+    """Steps from the state to the end, or to a signal's: then what to leave with."""
     settings, processes = run.settings, run.processes
     end = min(settings.stop_step or settings.total_steps, settings.total_steps)
     metrics, bar = None, contextlib.nullcontext()
@@ -129,9 +139,10 @@ def fit(run: Run, stop: StopSignal, state: dict) -> None:
         metrics.close()
     if state["step"] < end:
         name = signal.Signals(stopped).name
-        raise Stopped(f"by {name} after step {state['step']} of {end}, checkpoint written")
+        return Stopped(f"by {name} after step {state['step']} of {end}, checkpoint written")
     if processes.first:
         finish(run, state)
+    return None
 
 
 def save(run: Run, state: dict) -> None:
@@ -168,7 +179,8 @@ def resume(run: Run) -> dict:
         states = temporary
         barrier(processes)
     run.engine = build_engine(run, converted)
-    run.engine.load_state(states)
+    with processes.together("the loading of the checkpoint"):
+        run.engine.load_state(states)
     barrier(processes)
     if processes.first:
         shutil.rmtree(temporary, ignore_errors=True)

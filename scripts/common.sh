@@ -48,10 +48,13 @@ launch() {
   done
   arguments+=("${USER_FLAGS[@]}")
   local command=("$PYTHON" "$CODE/$program")
-  if ((${PROCESSES:-1} > 1 || ${NNODES:-1} > 1)); then
-    command=("$PYTHON" "$CODE/pretrain/launch.py" --nproc "$PROCESSES" --nnodes "${NNODES:-1}"
-      --node-rank "${NODE_RANK:-0}" --master-addr "${MASTER_ADDR:-127.0.0.1}"
-      --master-port "${MASTER_PORT:-0}" --grace "${GRACE:-600}" "$program")
+  if [[ -n ${PROCESSES:-} && "$PROCESSES ${NNODES:-1} ${LAUNCHER:-}${HOSTFILE:-}" != "1 1 " ]]; then
+    command=("$PYTHON" "$CODE/pretrain/launch.py" --nproc "$PROCESSES")
+    for variable in LAUNCHER NNODES NODE_RANK MASTER_ADDR MASTER_PORT HOSTFILE GRACE DIST_TIMEOUT; do
+      flag=${variable,,}
+      if [[ -n ${!variable:-} ]]; then command+=("--${flag//_/-}" "${!variable}"); fi
+    done
+    command+=("$program")
   fi
   printf '%q ' "${command[@]}" "${arguments[@]}" | sed 's/^/+ /' >&2
   echo >&2

@@ -4,11 +4,7 @@ One BASE_PATH (with a space in its name) and few runs, shared by all tests: each
 """
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -18,73 +14,35 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, get_sc
 
 from data_utils import artefact
 from data_utils.corpus import Corpus
-from data_utils.start import CODE_ROOT
 from pretrain.metrics import read_metrics
 from tests import make, programs
+from tests.pretrain.runs import (
+    BATCH,
+    EOS,
+    LR,
+    LR_MIN,
+    ROWS,
+    SLOW,
+    STEPS,
+    VARIABLES,
+    WARMUP,
+    Machine,
+    column,
+    damage,
+    flags,
+    make_base,
+    none_left,
+    same_run,
+    train,
+)
 
-LAUNCHER = "scripts/pretrain/qwen/200M.sh"
-VOCAB, EOS, ROWS, LONGEST = 600, 0, 42, 33
-STEPS, BATCH, WARMUP, LR, LR_MIN = 12, 4, 3, 1e-2, 1e-3
-VARIABLES = {
-    "MODEL_CONFIG": "model.json",
-    "DATA_DIR": "corpus",
-    "VALID_DATA": "held out",
-    "GLOBAL_BATCH": BATCH,
-    "MICRO_BATCH": 2,
-    "LR": LR,
-    "LR_MIN": LR_MIN,
-    "WARMUP_STEPS": WARMUP,
-    "TOTAL_STEPS": STEPS,
-    "SAVE_EVERY": 4,
-    "VALID_EVERY": 4,
-    "LOG_EVERY": 1,
-}
 KEYS = "step loss lr grad_norm loss_scale tokens sequences skipped tokens_per_second"
 KEYS += " memory data_wait seconds"
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    base = tmp_path_factory.mktemp("base path")
-    tokenizer = make.train_tokenizer(base / "tokenizer", make.documents(50), VOCAB)
-    rows = make.text_rows(tokenizer, ROWS, LONGEST)
-    make.save_corpus(base / "corpus", rows, tokenizer, max_length=LONGEST, shard_size=30)
-    rows = make.text_rows(tokenizer, 9, LONGEST, seed=1)
-    make.save_corpus(base / "held out", rows, tokenizer, max_length=LONGEST)
-    (base / "model.json").write_text(json.dumps(make.qwen_config(VOCAB)))
-    return base
-
-
-def train(base: Path, save: str, **variables: object) -> subprocess.CompletedProcess:
-    return make.run(LAUNCHER, base, **{**VARIABLES, "SAVE": save, **variables})
-
-
-def flags(**more: object) -> list[object]:
-    """The same settings as flags of the program."""
-    values = {**VARIABLES, **more}
-    return [w for k, v in values.items() for w in (f"--{k.lower().replace('_', '-')}", v)]
-
-
-def start(base: Path, save: str, **variables: object) -> subprocess.Popen:
-    """The launcher in the background, its output in SAVE.txt."""
-    environment = {**os.environ, **VARIABLES, "SAVE": save, **variables}
-    with open(base / f"{save}.txt", "w") as output:
-        return subprocess.Popen(
-            ["bash", CODE_ROOT / LAUNCHER, base],
-            env={name: str(value) for name, value in environment.items()},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-
-
-def stop_when(run: subprocess.Popen, moment, output: Path) -> str:
-    """Send SIGTERM to the launcher's process at the moment; what the run printed."""
-    while not moment():
-        assert run.poll() is None, output.read_text()
-        time.sleep(0.01)
-    run.send_signal(signal.SIGTERM)
-    assert run.wait(120) == 75, output.read_text()
-    return output.read_text()
+    return make_base(tmp_path_factory.mktemp("base path"))
 
 
 @pytest.fixture(scope="module")
@@ -99,10 +57,6 @@ def two(base) -> Path:
     """The folder of an undisturbed run of two processes."""
     train(base, "two", NPROC=2, KEEP_LAST=1, KEEP_EVERY=4)
     return base / "two"
-
-
-def column(folder: Path, name: str) -> list:
-    return [row[name] for row in read_metrics(folder)]
 
 
 def obvious_loss(model: torch.nn.Module, row: np.ndarray) -> torch.Tensor:
@@ -211,32 +165,16 @@ def test_the_finished_artefact_and_its_checkpoints(base, one, two):
         AutoModelForCausalLM.from_pretrained(folder)
 
 
-def same_run(folder: Path, undisturbed: Path) -> None:
-    """Bit for bit the same figures and weights."""
-    for name in ("step", "loss", "grad_norm", "lr", "tokens", "sequences"):
-        assert column(folder, name) == column(undisturbed, name)
-    weights = [(f / "model.safetensors").read_bytes() for f in (folder, undisturbed)]
-    assert weights[0] == weights[1]
-
-
-def damage(path: Path, size: int | None = None) -> None:
-    """Flip one bit in the middle, or cut the file."""
-    data = bytearray(path.read_bytes()[:size])
-    if size is None:
-        data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
 def test_stopped_killed_by_a_signal_damaged_and_resumed_equals_undisturbed(base, one):
     """Early end after step 5; SIGTERM while it goes on; a flipped bit in what that left."""
-    folder, text = base / "stopped", base / "stopped.txt"
+    folder = base / "stopped"
     assert "STOP_STEP=5" in train(base, "stopped", NPROC=1, STOP_STEP=5).stdout
     assert not (folder / artefact.MANIFEST).exists()
-    run = start(base, "stopped", NPROC=1)
-    output = stop_when(run, lambda: "GB a checkpoint" in text.read_text(), text)
+    run = Machine(base, "stopped", VARIABLES, SAVE="stopped", NPROC=1)
+    output = run.until("GB a checkpoint").stop()
     assert "going on after step 5" in output
     assert output.count("STOPPED by SIGTERM after step 6 of 12, checkpoint written") == 1
-    assert not make.processes_naming(folder.parent)
+    none_left(base)
     damage(folder / "step_000006/deepspeed/state/zero_pp_rank_0_mp_rank_00_optim_states.pt")
     output = train(base, "stopped", NPROC=1).stdout
     assert output.count("step_000006 is damaged and passed over") == 1
@@ -247,12 +185,11 @@ def test_stopped_killed_by_a_signal_damaged_and_resumed_equals_undisturbed(base,
 
 def test_two_processes_stop_together_and_resume(base, two):
     """SIGTERM to the launcher's process in the middle; then one rank's file is cut short."""
-    folder, text = base / "signalled", base / "signalled.txt"
-    run = start(base, "signalled", NPROC=2, SAVE_EVERY=1, VALID_EVERY=1)
-    output = stop_when(run, lambda: (folder / "step_000002").exists(), text)
+    folder = base / "signalled"
+    run = Machine(base, "signalled", SLOW, SAVE="signalled", NPROC=2)
+    output = run.until(folder / "step_000002").stop()
     assert output.count("STOPPED by SIGTERM") == 1 and "Traceback" not in output
-    time.sleep(0.1)
-    assert not make.processes_naming(folder.parent)
+    none_left(base)
     last = sorted(folder.glob("step_*"))[-1]
     step = int(last.name.removeprefix("step_"))
     assert f"after step {step} of 12" in output and 2 <= step < STEPS

@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# Submit a launcher to Slurm: one run over NODES machines, or ARRAY jobs that share one scoring.
+#   NODES=4 GPUS=8 TIME=24:00:00 PARTITION=gpu bash scripts/slurm/submit.sh LAUNCHER BASE_PATH [--flag value ...]
+#   ARRAY=0-15 GPUS=1 bash scripts/slurm/submit.sh scripts/miniplm/difference_sampling/1.8B.sh BASE_PATH
+# The launcher's variables travel along (LR=3e-4 NODES=2 bash scripts/slurm/submit.sh ...). NOTICE
+# seconds before TIME is over the job writes a checkpoint, requeues itself and goes on.
+# SBATCH_FLAGS: more words for sbatch, e.g. SBATCH_FLAGS="--account=me --qos=low".
+set -euo pipefail
+
+CODE=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+NODES=${NODES:-1}
+GPUS=${GPUS:-0}
+TIME=${TIME:-24:00:00}
+PARTITION=${PARTITION:-}
+ARRAY=${ARRAY:-}
+NOTICE=${NOTICE:-300}
+if (($# < 2)) || [[ ! -f $1 ]]; then
+  echo "ERROR no launcher: ${1:-none}. Fix: bash $0 LAUNCHER BASE_PATH [--flag value ...]" >&2
+  exit 2
+fi
+if [[ ! -d $2 ]]; then
+  echo "ERROR BASE_PATH is not a folder: $2. Fix: create it or give the right one" >&2
+  exit 2
+fi
+if [[ -n $ARRAY && $NODES != 1 ]]; then
+  echo "ERROR ARRAY is for jobs of one machine each. Fix: leave NODES out" >&2
+  exit 2
+fi
+if ! command -v sbatch > /dev/null; then
+  echo "ERROR there is no sbatch. Fix: run this where Slurm's commands are" >&2
+  exit 4
+fi
+LAUNCHER_FILE=$(realpath "$1")
+BASE_PATH=$(realpath "$2")
+shift 2
+
+mkdir -p "$BASE_PATH/results/slurm"
+words=(--job-name "$(basename "$LAUNCHER_FILE" .sh)" --nodes "$NODES" --ntasks-per-node 1)
+words+=(--time "$TIME" --signal "B:USR1@$NOTICE" --requeue --open-mode append)
+words+=(--output "$BASE_PATH/results/slurm/%x-%j.out" --export ALL)
+if ((GPUS > 0)); then words+=(--gpus-per-node "$GPUS"); fi
+if [[ -n $PARTITION ]]; then words+=(--partition "$PARTITION"); fi
+if [[ -n $ARRAY ]]; then
+  words+=(--array "$ARRAY" --output "$BASE_PATH/results/slurm/%x-%A_%a.out")
+fi
+# shellcheck disable=SC2206 # these are words
+words+=(${SBATCH_FLAGS:-})
+sbatch "${words[@]}" "$CODE/scripts/slurm/job.sh" "$CODE" "$LAUNCHER_FILE" "$BASE_PATH" "$@"
+echo "output: $BASE_PATH/results/slurm/"
