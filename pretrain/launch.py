@@ -48,6 +48,8 @@ class WorkersEnded(ProgramError):
 
 
 def main() -> None:
+    for name in SIGNALS.split(","):
+        signal.signal(signal.Signals[name], stop_at_once)
     options = read_options()
     hosts = read_hosts(options) if options.launcher == "deepspeed" else {}
     world = sum(hosts.values()) or options.nproc * options.nnodes
@@ -72,6 +74,11 @@ def main() -> None:
         del os.environ["RUN_RECORD"]  # it is the workers': what this process has to say is printed
         if options.nnodes == 1:
             record.unlink(missing_ok=True)
+
+
+def stop_at_once(number: int, frame: object) -> None:
+    """What a signal does until torchrun or DeepSpeed's launcher has workers to tell."""
+    raise Stopped(f"by {signal.Signals(number).name} before the first step")
 
 
 def read_options() -> argparse.Namespace:
@@ -170,9 +177,11 @@ def torchrun(options: argparse.Namespace) -> int:
     return 0
 
 
-def outcome(record: Path, options: argparse.Namespace, exit_code: int) -> WorkersEnded:
+def outcome(record: Path, options: argparse.Namespace, exit_code: int) -> ProgramError:
     """What the first failing worker recorded, or what is known of one that left no word."""
     print(file=sys.stderr)  # a worker may have ended in the middle of its progress bar
+    if not record.exists() and exit_code < 0 and signal.Signals(-exit_code).name in SIGNALS:
+        return Stopped(f"by {signal.Signals(-exit_code).name} before the first step")
     if not record.exists():
         end = f"by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"with {exit_code}"
         text = f"ERROR a worker ended {end}, without a word. Fix: look at its output above"

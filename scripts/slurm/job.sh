@@ -25,7 +25,7 @@ while kill -0 $step 2> /dev/null; do
   code=0
   wait $step || code=$?
 done
-if [[ $requeue && $code == 75 ]]; then
+if [[ $requeue && ($code == 75 || $code == 138) ]]; then # 138: the signal came before Python's start
   echo "$(date '+%F %T') requeued: the next start goes on from the checkpoint"
   scontrol requeue "$SLURM_JOB_ID"
 fi

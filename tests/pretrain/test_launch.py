@@ -6,6 +6,7 @@ Real processes; the machines are launchers with NNODES=2. tests/cluster has real
 import os
 import signal
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,17 @@ def test_two_machines_stop_together_and_go_on(base, two):
         machine.end(0)
     assert "going on after step" in machines[0].output.read_text()
     same_run(base / "machines", two)
+
+
+def test_a_signal_before_the_first_step(base):
+    """It comes while the workers still start: nothing is lost, the code says so."""
+    run = Machine(base, "early", LONG, NPROC=2, SAVE="early")
+    while len(run.workers()) < 2:
+        assert run.process.poll() is None, run.text
+        time.sleep(0.01)
+    text = run.stop(signal.SIGUSR1)
+    assert text.count("STOPPED by SIGUSR1 before the first step") == 1
+    none_left(base)
 
 
 def test_a_worker_that_dies_ends_both_machines_and_is_told_once(base):
