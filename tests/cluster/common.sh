@@ -12,7 +12,7 @@ export MODEL_CONFIG=model.json DATA_DIR=corpus GLOBAL_BATCH=4 MICRO_BATCH=2 LR=1
 export WARMUP_STEPS=3 TOTAL_STEPS=${TOTAL_STEPS:-12} SAVE_EVERY=4 LOG_EVERY=1 VALID_DATA="held out" VALID_EVERY=4
 
 cleanup() { :; }
-trap 'cleanup; rm -rf "$WORK"' EXIT
+trap 'cleanup; pkill -KILL -f "$BASE " || true; rm -rf "$WORK"' EXIT
 
 say() { printf '%s  %s\n' "$(date +%T)" "$*"; }
 
