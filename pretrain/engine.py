@@ -19,6 +19,10 @@ if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
+class UpdateRefused(Exception):
+    """Gradients that are no numbers: nothing was updated, on any rank, and going on is no use."""
+
+
 class Engine:
     """An objective under DeepSpeed's optimiser; one call of `step` is one update."""
 
@@ -60,18 +64,29 @@ class Engine:
         """Between the micro-batches of a step."""
         self.engine.step()
 
-    def update(self, lr: float) -> dict[str, float]:
-        """Clip, update with this learning rate; returns grad_norm, loss_scale, skipped (0 or 1)."""
+    def update(self, lr: float) -> dict[str, float | None]:
+        """Clip, update with this learning rate; returns grad_norm, loss_scale, skipped (0 or 1).
+
+        DeepSpeed skips an update whose gradients, or their norm, are not finite, and then there is
+        no grad_norm. With a loss scale that can still be lowered that is an fp16 overflow;
+        otherwise UpdateRefused.
+        """
         for group in self.engine.optimizer.param_groups:
             group["lr"] = lr
-        before = self.engine.skipped_steps
-        self.engine.step()
-        scale = getattr(self.engine.optimizer, "cur_scale", 1.0)
-        return {
-            "grad_norm": float(self.engine.get_global_grad_norm() or 0.0),
-            "loss_scale": float(scale),
-            "skipped": self.engine.skipped_steps - before,
-        }
+        before, scaler = self.engine.skipped_steps, self.engine.optimizer.loss_scaler
+        try:
+            self.engine.step()
+        except Exception as error:  # the bare one that DeepSpeed's loss scaler raises
+            if "loss scale already at minimum" not in str(error):
+                raise
+            raise UpdateRefused(
+                f"the fp16 gradients overflow at the lowest loss scale ({scaler.cur_scale:g})"
+            ) from error
+        skipped = self.engine.skipped_steps - before
+        if skipped and not scaler.dynamic:
+            raise UpdateRefused("the gradients are not finite")
+        norm = None if skipped else float(self.engine.get_global_grad_norm() or 0.0)
+        return {"grad_norm": norm, "loss_scale": float(scaler.cur_scale), "skipped": skipped}
 
     def full_weights(self) -> dict[str, torch.Tensor]:
         """The model's weights in fp32 on the CPU, by their names in the model; all ranks call it.
@@ -148,5 +163,5 @@ def deepspeed_config(
             "min_loss_scale": 1,
         }
     if precision == "bf16":
-        config["bf16"] = {"enabled": True}
+        config["bf16"] = {"enabled": True, "check_grad_overflow": True}
     return config

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import Iterator
+from typing import NoReturn
 
 import numpy as np
 
 from data_utils import disk
 from data_utils.errors import InputError
 from pretrain.batches import StepBatch
+from pretrain.engine import UpdateRefused
 from pretrain.flops import forward_flops
 from pretrain.log_probs import corpus_loss
 from pretrain.processes import StopSignal, all_sum, barrier, peak_memory
@@ -41,12 +43,15 @@ def train_step(
     figures = [float(total) / accumulation / processes.world, float(tokens), *signals]
     loss, tokens, number, ranks = all_sum(figures, processes, f"the loss of step {step + 1}")
     if not np.isfinite(loss):
-        report_non_finite(run, step, batch.rows, loss)
+        report_non_finite(run, step, batch.rows, f"the loss of step {step + 1} is {loss}")
     lr = learning_rate(
         step, settings.lr, settings.lr_min, settings.warmup_steps, settings.total_steps
     )
-    with processes.together(f"the update of step {step + 1}"):
-        figures = run.engine.update(lr)
+    try:
+        with processes.together(f"the update of step {step + 1}"):
+            figures = run.engine.update(lr)
+    except UpdateRefused as refused:
+        report_non_finite(run, step, batch.rows, f"in step {step + 1} {refused}")
     seconds = time.monotonic() - started
     state = {
         "step": step + 1,
@@ -67,14 +72,14 @@ def train_step(
     return state, row, round(number / ranks) if ranks else 0
 
 
-def report_non_finite(run: Run, step: int, rows: np.ndarray, loss: float) -> None:
+def report_non_finite(run: Run, step: int, rows: np.ndarray, what: str) -> NoReturn:
     """Save the rows of the step and stop before the update; all ranks come here."""
     path = run.output.folder / f"non_finite_step_{step + 1:06d}.json"
     if run.processes.first:
-        disk.write_json(path, {"step": step + 1, "loss": str(loss), "rows": rows.tolist()})
+        disk.write_json(path, {"step": step + 1, "what": what, "rows": rows.tolist()})
     barrier(run.processes)  # the rows are listed before any rank's error ends the run
     raise InputError(
-        f"the loss of step {step + 1} is {loss}; nothing was updated, its rows are listed",
+        f"{what}; nothing was updated, its rows are listed",
         where=path,
         fix=f"look at these rows; SKIP_STEPS={step + 1} goes on without them from the last "
         "checkpoint; or use PRECISION=bf16 or fp32, or a lower LR, from the beginning",

@@ -133,7 +133,8 @@ def test_a_loss_that_is_no_number_stops_before_the_update(base, processes):
     run = train(base, processes, save=folder.name, model_path="poisoned")
     rows = folder / "non_finite_step_000002.json"
     one_message(run, 2, "the loss of step 2 is nan", rows)
-    assert json.loads(rows.read_text()) == {"step": 2, "loss": "nan", "rows": [4, 5, 6, 7]}
+    listed = json.loads(rows.read_text())
+    assert listed == {"step": 2, "what": "the loss of step 2 is nan", "rows": [4, 5, 6, 7]}
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(line)["step"] for line in lines] == [1]
     assert not (folder / artefact.MANIFEST).exists()
