@@ -3,13 +3,16 @@
 import json
 import os
 import time
+import uuid
 from pathlib import Path
 
 from tqdm import tqdm
 
 from data_utils import disk
+from data_utils.errors import EnvironmentFault
 
 FILE = "metrics.jsonl"
+WANDB_SECONDS = 60  # what wandb has not sent then stays in the folder, for `wandb sync`
 
 
 def read_metrics(folder: Path) -> list[dict]:
@@ -31,12 +34,12 @@ class Metrics:
 
     def __init__(self, folder: Path, done: int, total: int, wandb_mode: str, settings: dict):
         self.folder = folder
+        self.wandb = start_wandb(wandb_mode, folder, settings)
         kept = [row for row in read_metrics(folder) if row["step"] <= done]
         with disk.atomic_file(folder / FILE, "w") as file:
             file.writelines(json.dumps(row) + "\n" for row in kept)
         self.file = open(folder / FILE, "a")
         self.bar = tqdm(total=total, initial=done, unit="step", desc=folder.name, mininterval=1)
-        self.wandb = start_wandb(wandb_mode, folder, settings)
         self.started = time.monotonic()
 
     def step(self, row: dict, due: bool) -> None:
@@ -61,23 +64,52 @@ class Metrics:
             self.wandb.log({k: v for k, v in row.items() if k != "step"}, step=row["step"])
 
     def close(self) -> None:
-        """Draw the curves and end the outputs."""
-        self.bar.close()
-        self.file.close()
+        """End bar and file, draw the curves; wandb, which may wait for its network, goes on."""
+        if not self.file.closed:
+            self.bar.close()
+            self.file.close()
+            draw_curves(self.folder)
+
+    def __enter__(self) -> "Metrics":
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        """End all outputs, after an error too, which is not to be printed behind the bar."""
+        self.close()
         if self.wandb is not None:
-            self.wandb.finish()
-        draw_curves(self.folder)
+            import wandb
+
+            self.wandb.finish(exit_code=0 if kind is None else 1)
+            wandb.teardown()  # its own process, which would outlive an exit with an error
 
 
 def start_wandb(mode: str, folder: Path, settings: dict):
-    """A wandb run if WANDB_MODE asks for one, else None."""
+    """A wandb run if WANDB_MODE asks for one, else None; continued, the run keeps its wandb id.
+
+    Silenced before anything else, wandb never asks for a key: a job would wait for an answer.
+    """
     if mode in ("", "disabled"):
         return None
     import wandb
 
-    return wandb.init(
-        project="miniplm", name=folder.name, dir=folder, mode=mode, config=settings, resume="allow"
-    )
+    wandb.setup(settings=wandb.Settings(silent=True, finish_timeout=WANDB_SECONDS))
+    identity = folder / "wandb" / "id"
+    if not identity.exists():
+        identity.parent.mkdir(exist_ok=True)
+        with disk.atomic_file(identity, "w") as file:
+            file.write(uuid.uuid4().hex[:8])
+    options = {"id": identity.read_text(), "resume": "allow", "name": folder.name}
+    try:
+        run = wandb.init(project="miniplm", dir=folder, mode=mode, config=settings, **options)
+    except wandb.Error as error:
+        reason = " ".join(str(error).split())
+        raise EnvironmentFault(
+            f"WANDB_MODE={mode} and wandb does not start ({reason})",
+            fix="set WANDB_API_KEY (or run `wandb login`) and see to the network, or use "
+            "WANDB_MODE=offline and `wandb sync` later, or WANDB_MODE=disabled",
+        ) from error
+    print(f"wandb: {run.url or f'offline; later: wandb sync {Path(run.dir).parent}'}", flush=True)
+    return run
 
 
 def draw_curves(folder: Path) -> None:

@@ -118,9 +118,11 @@ def _attention(config, attention: str) -> dict:
 def hidden_states(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     """Last hidden states after the final norm, [B, T, H], for inputs [B, T] padded on the right.
 
-    Attention is causal over the whole row, so padding behind needs no mask.
+    Attention is causal over the whole row, so padding behind needs no mask. They have the head's
+    type: Mamba keeps its residual stream in fp32 and transformers casts it before the head, too.
     """
-    return model.base_model(input_ids=inputs, use_cache=False).last_hidden_state
+    hidden = model.base_model(input_ids=inputs, use_cache=False).last_hidden_state
+    return hidden.to(head_weight(model).dtype)
 
 
 def head_weight(model: nn.Module) -> torch.Tensor:

@@ -62,7 +62,8 @@ class TrainSettings:
             raise ValueError(f"--precision {self.precision}: auto, fp16, bf16 or fp32")
         if self.attention not in ATTENTION:
             raise ValueError(f"--attention {self.attention}: one of {', '.join(ATTENTION)}")
-
+        if self.wandb_mode not in ("", "online", "offline", "disabled"):
+            raise ValueError(f"--wandb-mode {self.wandb_mode}: online, offline or disabled")
         self.skipped_ranges = step_ranges(self.skip_steps)
 
     def skips(self, step: int) -> bool:

@@ -118,12 +118,11 @@ def fit(run: Run, stop: StopSignal, state: dict) -> Stopped | None:
     """Steps from the state to the end, or to a signal's: then what to leave with."""
     settings, processes = run.settings, run.processes
     end = min(settings.stop_step or settings.total_steps, settings.total_steps)
-    metrics, bar = None, contextlib.nullcontext()
+    metrics = contextlib.nullcontext()
     if processes.first:
         folder, saved = run.output.folder, state["step"]
         metrics = Metrics(folder, saved, end, settings.wandb_mode, asdict(settings))
-        bar = contextlib.closing(metrics.bar)  # an error is not to be printed behind it
-    with bar, contextlib.closing(batches(run, state["step"], end)) as coming:
+    with metrics, contextlib.closing(batches(run, state["step"], end)) as coming:
         while state["step"] < end:
             state, row, stopped = train_step(run, state, stop, coming)
             step, finished = state["step"], state["step"] == end
@@ -135,13 +134,13 @@ def fit(run: Run, stop: StopSignal, state: dict) -> Stopped | None:
                 save(run, state)
             if stopped and not finished:
                 break
-    if processes.first:
-        metrics.close()
+        if processes.first:
+            metrics.close()
+        if processes.first and state["step"] == end:
+            finish(run, state)
     if state["step"] < end:
         name = signal.Signals(stopped).name
         return Stopped(f"by {name} after step {state['step']} of {end}, checkpoint written")
-    if processes.first:
-        finish(run, state)
     return None
 
 
