@@ -148,7 +148,8 @@ def deepspeed_config(
         "train_micro_batch_size_per_gpu": micro_batch,
         "gradient_accumulation_steps": accumulation,
         "gradient_clipping": clip,
-        "zero_optimization": {"stage": zero_stage},
+        # DeepSpeed's own bucket, 5e8 elements, is 1 GB in half precision however small the model.
+        "zero_optimization": {"stage": zero_stage, "reduce_bucket_size": 50_000_000},
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**12,
         "checkpoint": {"load_universal": converted},

@@ -1,0 +1,132 @@
+"""Bytes that a training step holds on a card with one process, by counting tensors on a CPU.
+
+    .venv/bin/python benchmarks/memory_of_a_step.py --layers 2 --vocab 4096 --micro-batch 2
+
+The real engine (DeepSpeed's ZeRO, our loss) takes a step in bf16, which has fp16's sizes, with the
+widths of configs/models/qwen/1.2B.json; every storage is counted from its making to its end, which
+leaves out what an allocator adds. AdamW is the fused one, as on a GPU. Layers, vocabulary and
+micro-batch are small enough for a CPU: what a step holds is linear in each (--fit measures that and
+prints what follows for the whole model).
+"""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from data_utils.start import use_project_python
+
+    use_project_python()
+
+import argparse
+import json
+import tempfile
+import weakref
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from data_utils.start import CODE_ROOT
+from pretrain.engine import Engine, deepspeed_config
+from pretrain.models import count_parameters, new_model, save_memory
+from pretrain.objectives.language_modelling import LanguageModelling
+from pretrain.processes import start_processes
+
+LENGTH, ACCUMULATION = 1025, 2
+
+
+class Count(TorchDispatchMode):
+    """Counts the bytes of all living storages that operations have made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: set[int] = set()
+        self.now = self.peak = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        result = function(*arguments, **(options or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self.see(tensor.untyped_storage())
+        return result
+
+    def see(self, storage: torch.UntypedStorage) -> None:
+        """Count a storage until it ends."""
+        key = storage._cdata
+        if key not in self.known:
+            self.known.add(key)
+            self.now += storage.nbytes()
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self.end, key, storage.nbytes())
+
+    def end(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.now -= size
+
+    def phase(self) -> int:
+        """The peak since the last call."""
+        peak, self.peak = self.peak, self.now
+        return peak
+
+
+class FusedAdamW(torch.optim.AdamW):
+    """The engine takes the fused one on a GPU only."""
+
+    def __init__(self, parameters, *, fused: bool, **adam) -> None:
+        super().__init__(parameters, fused=True, **adam)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--vocab", type=int, default=4096)
+    parser.add_argument("--micro-batch", type=int, default=1)
+    parser.add_argument("--zero-stage", type=int, default=1)
+    parser.add_argument("--grad-checkpoint", action="store_true")
+    options = parser.parse_args()
+    print(json.dumps(measure(options)))
+
+
+def measure(options: argparse.Namespace) -> dict[str, int]:
+    """Parameters, and the most bytes held while idle, in the micro-batches and in the update."""
+    config = json.loads((CODE_ROOT / "configs/models/qwen/1.2B.json").read_text())
+    ids = {"eos_token_id": 0, "pad_token_id": 0, "bos_token_id": None}
+    config.update(num_hidden_layers=options.layers, vocab_size=options.vocab, **ids)
+    torch.optim.AdamW = FusedAdamW
+    with tempfile.TemporaryDirectory() as folder, Count() as count:
+        path = Path(folder) / "model.json"
+        path.write_text(json.dumps(config))
+        model = new_model(path, 0, "sdpa").train()
+        if options.grad_checkpoint:
+            save_memory(model)
+        layout = (options.zero_stage, "bf16", options.micro_batch, ACCUMULATION, 1.0, False)
+        engine = Engine(
+            LanguageModelling(model, 0),
+            start_processes(60),
+            deepspeed_config(*layout),
+            {"lr": 1e-4},
+        )
+        size = (options.micro_batch, LENGTH)
+        batch = {"tokens": torch.randint(1, options.vocab, size)}
+        batch["lengths"] = torch.full((options.micro_batch,), LENGTH)
+        for _ in range(2):  # the first step makes the optimiser's states
+            idle = count.now
+            count.phase()
+            for number in range(ACCUMULATION):
+                if number:
+                    engine.next_micro_batch()
+                engine.micro_step(batch)
+            backward = count.phase()
+            engine.update(1e-4)
+            update = count.phase()
+    return {
+        "parameters": count_parameters(model),
+        "idle": idle,
+        "forward_backward": backward,
+        "update": update,
+    }
+
+
+if __name__ == "__main__":
+    main()
