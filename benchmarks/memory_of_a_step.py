@@ -1,12 +1,12 @@
-"""Bytes that a training step holds on a card with one process, by counting tensors on a CPU.
+"""Bytes that a training step of the 1.2B model holds on a card, by counting tensors on a CPU.
 
-    .venv/bin/python benchmarks/memory_of_a_step.py --layers 2 --vocab 4096 --micro-batch 2
+    .venv/bin/python benchmarks/memory_of_a_step.py [--layers 1] [--zero-stage 1]
 
-The real engine (DeepSpeed's ZeRO, our loss) takes a step in bf16, which has fp16's sizes, with the
-widths of configs/models/qwen/1.2B.json; every storage is counted from its making to its end, which
-leaves out what an allocator adds. AdamW is the fused one, as on a GPU. Layers, vocabulary and
-micro-batch are small enough for a CPU: what a step holds is linear in each (--fit measures that and
-prints what follows for the whole model).
+Two parts, because the whole model does not fit here. The real engine (DeepSpeed's ZeRO, our loss)
+takes a step of --layers layers in bf16, which has fp16's sizes: its bytes a parameter. The whole
+trunk's activations, --micro-batch rows of 1,024 tokens, come from fake tensors, with and without
+gradient checkpointing. Every storage counts from its making to its end; what an allocator adds is
+left out. AdamW is the fused one, as on a GPU.
 """
 
 import sys
@@ -24,6 +24,7 @@ import tempfile
 import weakref
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -33,6 +34,7 @@ from pretrain.models import count_parameters, new_model, save_memory
 from pretrain.objectives.language_modelling import LanguageModelling
 from pretrain.processes import start_processes
 
+CONFIG = CODE_ROOT / "configs/models/qwen/1.2B.json"
 LENGTH, ACCUMULATION = 1025, 2
 
 
@@ -79,18 +81,38 @@ class FusedAdamW(torch.optim.AdamW):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--vocab", type=int, default=4096)
-    parser.add_argument("--micro-batch", type=int, default=1)
+    parser.add_argument("--layers", type=int, default=1, help="of the engine's model")
+    parser.add_argument("--vocab", type=int, default=256, help="of the engine's model")
     parser.add_argument("--zero-stage", type=int, default=1)
-    parser.add_argument("--grad-checkpoint", action="store_true")
+    parser.add_argument("--micro-batch", type=int, default=1, help="of both parts")
+    parser.add_argument("--grad-checkpoint", action="store_true", help="of the engine's model")
     options = parser.parse_args()
+    for checkpointed in (False, True):
+        held, peak = trunk(options.micro_batch, checkpointed)
+        print(json.dumps({"checkpointed": checkpointed, "forward": held, "with_gradients": peak}))
     print(json.dumps(measure(options)))
+
+
+def trunk(micro_batch: int, checkpointed: bool) -> tuple[int, int]:
+    """Bytes beside the weights after the whole trunk's forward pass, and the most to the end."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(**json.loads(CONFIG.read_text()))
+    with FakeTensorMode(), Count() as count:
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).train()
+        if checkpointed:
+            save_memory(model)
+        tokens, weights = torch.randint(0, 1000, (micro_batch, LENGTH - 1)), count.now
+        count.phase()
+        hidden = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
+        held = count.now - weights
+        hidden.sum().backward()
+        return held, count.phase() - weights
 
 
 def measure(options: argparse.Namespace) -> dict[str, int]:
     """Parameters, and the most bytes held while idle, in the micro-batches and in the update."""
-    config = json.loads((CODE_ROOT / "configs/models/qwen/1.2B.json").read_text())
+    config = json.loads(CONFIG.read_text())
     ids = {"eos_token_id": 0, "pad_token_id": 0, "bos_token_id": None}
     config.update(num_hidden_layers=options.layers, vocab_size=options.vocab, **ids)
     torch.optim.AdamW = FusedAdamW
