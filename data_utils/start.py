@@ -1,5 +1,6 @@
 """How a program starts and ends: the Python it runs under, its exit code, its one message."""
 
+import contextlib
 import ctypes
 import importlib.util
 import json
@@ -43,6 +44,7 @@ def run(main: Callable[[], None]) -> None:
     """
     try:
         main()
+        sys.stdout.flush()
     except SystemExit:
         raise
     except BaseException as error:  # every outcome is turned into an exit code here
@@ -50,12 +52,13 @@ def run(main: Callable[[], None]) -> None:
         record = os.environ.get("RUN_RECORD")
         if record:
             time.sleep(patience(code))
-            write_record(Path(record), code, message)
-        elif message:
-            print(message, file=sys.stderr, flush=True)
+        if not record or not write_record(Path(record), code, message):
+            print(message, file=sys.stderr, end="\n" if message else "", flush=True)
         sys.stdout.flush()
-        # Threads of a stuck collective would keep a normal exit from ever ending.
         os._exit(code)
+    # Threads of libraries (a stuck collective's, gloo's) keep Python's own end from ending, or
+    # abort it: "terminate called without an active exception".
+    os._exit(0)
 
 
 def outcome(error: BaseException) -> tuple[int, str]:
@@ -84,12 +87,17 @@ def patience(code: int) -> int:
     return 0 if clear else 3
 
 
-def write_record(record: Path, code: int, message: str) -> None:
-    """Leave code and message for the launcher; the first process to fail on this machine wins."""
+def write_record(record: Path, code: int, message: str) -> bool:
+    """Leave code and message for the launcher; the first process to fail on this machine wins.
+
+    False if it cannot be written: SAVE may be full, or gone.
+    """
     temporary = record.with_name(f"{record.name}.{os.getpid()}")
-    temporary.write_text(json.dumps({"code": code, "message": message}))
     try:
-        os.link(temporary, record)
-    except FileExistsError:
-        pass
-    temporary.unlink()
+        temporary.write_text(json.dumps({"code": code, "message": message}))
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, record)
+        temporary.unlink()
+    except OSError:
+        return False
+    return True

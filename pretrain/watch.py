@@ -164,10 +164,8 @@ class Watch:
         for record in records:
             outcome = failure(record)
             if outcome is not None:
-                if record != self.record:
-                    text = "ended: another machine of this run failed, and shows its error"
-                    write_record(self.record, outcome["code"], text)
-                os._exit(outcome["code"])
+                text = "ended: another machine of this run failed, and shows its error"
+                self._leave(outcome["code"], text)
 
     def _end_with_the_dead(self, watched: dict[str, int]) -> None:
         gone = [name for name, process in watched.items() if not alive(process)]
@@ -195,8 +193,12 @@ class Watch:
 
     def _fail(self, what: str, fix: str) -> None:
         error = EnvironmentFault(what, fix=fix)
-        write_record(self.record, error.code, str(error))
-        os._exit(error.code)
+        self._leave(error.code, str(error))
+
+    def _leave(self, code: int, message: str) -> None:
+        """End this process; its launcher has the message, unless another's is there already."""
+        write_record(self.record, code, message)
+        os._exit(code)
 
     def _answer(self, store: dist.Store) -> None:
         """Once somebody waits too long: say where this process's main thread is."""

@@ -64,9 +64,8 @@ check "the launcher killed: no process is left" none_left
 run missing HOSTFILE=nowhere
 check "a HOSTFILE that is not there: code 2" [ "$(cat "$WORK/missing.code")" = 2 ]
 shown missing
-run unreachable HOSTFILE="$BASE/unreachable" || true
-printf 'localhost slots=1\nno-such-host slots=1\n' > "$BASE/unreachable"
-run unreachable HOSTFILE="$BASE/unreachable" DIST_TIMEOUT=20
+printf 'localhost slots=1\nno-such-host slots=1\n' > "$BASE/strangers"
+run unreachable HOSTFILE=strangers DIST_TIMEOUT=20
 check "a host that cannot be reached: code $(cat "$WORK/unreachable.code")" \
   [ "$(cat "$WORK/unreachable.code")" = 4 ]
 shown unreachable
