@@ -67,6 +67,8 @@ def from_os_error(error: BaseException) -> EnvironmentFault | None:
     fixes = {
         errno.ENOSPC: "free some space, then run the same command again: nothing finished is lost",
         errno.EDQUOT: "raise the quota, then run the same command again: nothing finished is lost",
+        errno.EFBIG: "raise the limit of a file's size (ulimit -f), then run the command again",
+        errno.EIO: "look at the disk or the network's file system, then run the command again",
         errno.EROFS: "choose a folder that can be written (BASE_PATH or SAVE)",
         errno.EACCES: "give yourself permission, or choose another folder (BASE_PATH or SAVE)",
         errno.EPERM: "give yourself permission, or choose another folder (BASE_PATH or SAVE)",

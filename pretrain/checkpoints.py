@@ -6,16 +6,18 @@ deepspeed/           DeepSpeed's states, one file a rank
 manifest.json        written last; the folder has its name only once it is complete
 """
 
+import contextlib
 import json
 import os
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 from data_utils import artefact, disk
-from data_utils.errors import ArtefactError
+from data_utils.errors import ArtefactError, EnvironmentFault, from_os_error
 from data_utils.tokenizer import FILES as TOKENIZER_FILES
 from pretrain.engine import Engine
 from pretrain.processes import Processes, barrier
@@ -26,6 +28,28 @@ STATE, DEEPSPEED = "trainer_state.json", "deepspeed"
 def step_folder(save: Path, step: int) -> Path:
     """The folder of the checkpoint after `step` updates."""
     return save / f"step_{step:06d}"
+
+
+def checkpoint_bytes(parameters: int, precision: str) -> int:
+    """The size of a checkpoint of so many parameters, but for small files.
+
+    Weights for people in fp32 and for DeepSpeed as they are trained, and three fp32 numbers of
+    the optimiser: master weight and both moments.
+    """
+    return parameters * (4 + (4 if precision == "fp32" else 2) + 12)
+
+
+def require_space(folder: Path, size: int) -> None:
+    """An error if a checkpoint of this size, in bytes, has no place in folder."""
+    free = shutil.disk_usage(folder).free
+    if free < size:
+        raise EnvironmentFault(
+            "no space left for a checkpoint",
+            where=folder,
+            expected=f"{size / 1e6:,.1f} MB",
+            found=f"{free / 1e6:,.1f} MB",
+            fix="free some space, then run the same command again: nothing finished is lost",
+        )
 
 
 def save_checkpoint(
@@ -42,20 +66,58 @@ def save_checkpoint(
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
     barrier(processes)
-    with processes.together(f"the checkpoint of step {state['step']}"):
-        engine.save_state(temporary / DEEPSPEED)
-        weights = engine.full_weights()
+    with removed_on_failure(temporary):
+        with processes.together(f"the checkpoint of step {state['step']}"):
+            engine.save_state(temporary / DEEPSPEED)
+            weights = engine.full_weights()
+        if processes.first:
+            write_model(engine.objective.model, weights, temporary, tokenizer_folder)
+            disk.write_json(temporary / STATE, state)
+            sync_tree(temporary)
+            files = [str(p.relative_to(temporary)) for p in temporary.rglob("*") if p.is_file()]
+            step_output(output, temporary).finish(files, counts={"step": state["step"]})
     if processes.first:
-        write_model(engine.objective.model, weights, temporary, tokenizer_folder)
-        disk.write_json(temporary / STATE, state)
-        sync_tree(temporary)
-        files = [str(p.relative_to(temporary)) for p in temporary.rglob("*") if p.is_file()]
-        step_output(output, temporary).finish(files, counts={"step": state["step"]})
         shutil.rmtree(final, ignore_errors=True)
         os.rename(temporary, final)
         disk.fsync_folder(final.parent)
     barrier(processes)
     return final
+
+
+@contextlib.contextmanager
+def removed_on_failure(folder: Path) -> Iterator[None]:
+    """Remove the half-written folder on any error; a failed write says so in one message.
+
+    What is left of a full disk's last file would keep the message itself from being written.
+    """
+    try:
+        yield
+    except Exception as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        fault = write_failure(error, folder)
+        if fault is None:
+            raise
+        raise fault from error
+
+
+def write_failure(error: Exception, folder: Path) -> EnvironmentFault | None:
+    """The EnvironmentFault for an error of a library that writes files in folder, else None.
+
+    safetensors tells the system's error number in its text; torch.save writes with C++ streams,
+    which know no reason: it only finds its file's position to be wrong.
+    """
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    if number or isinstance(error, OSError):
+        code = int(number[1]) if number else error.errno
+        return from_os_error(OSError(code, os.strerror(code), str(folder)))
+    if isinstance(error, RuntimeError) and re.search("inline_container|iostream", str(error)):
+        return EnvironmentFault(
+            "a file of the checkpoint could not be written whole (no space left?)",
+            where=folder,
+            fix="see to the space, the quota and the limits (df, ulimit -f), then run the same "
+            "command again: nothing finished is lost",
+        )
+    return None
 
 
 def step_output(output: artefact.Output, folder: Path) -> artefact.Output:
@@ -100,11 +162,11 @@ def sync_tree(folder: Path) -> None:
 
 
 def steps_present(save: Path) -> list[int]:
-    """Steps of the complete checkpoints that can be resumed from, oldest first."""
+    """Steps of the checkpoints that have DeepSpeed's states, whole or not, oldest first."""
     found = []
     for path in save.glob("step_*"):
         match = re.fullmatch(r"step_(\d+)", path.name)
-        if match and (path / artefact.MANIFEST).exists() and (path / DEEPSPEED).is_dir():
+        if match and (path / DEEPSPEED).is_dir():
             found.append(int(match[1]))
     return sorted(found)
 
@@ -114,15 +176,14 @@ def find_checkpoint(save: Path) -> Path | None:
 
     An error if there are checkpoints and none is whole.
     """
-    steps = steps_present(save)
-    for step in reversed(steps):
+    for step in reversed(steps_present(save)):
         folder = step_folder(save, step)
         try:
-            artefact.require(folder, "model", "", contents=True)
+            require_states(folder)
             return folder
         except ArtefactError as error:
             print(f"{folder} is damaged and passed over: {error}".removesuffix(" Fix: "))
-    if steps:
+    if any(save.glob("step_*[0-9]")):
         raise ArtefactError(
             "no checkpoint is whole",
             where=save,
@@ -131,22 +192,33 @@ def find_checkpoint(save: Path) -> Path | None:
     return None
 
 
+def require_states(folder: Path) -> None:
+    """Check a checkpoint's files by its manifest, which must have those of DeepSpeed."""
+    manifest = artefact.require(folder, "model", "", contents=True)
+    names = [entry["name"] for entry in manifest["files"]] if manifest else []
+    if not any(name.startswith(DEEPSPEED) for name in names):
+        raise ArtefactError("no manifest of its states", where=folder, fix="")
+
+
 def read_state(folder: Path) -> dict:
     """trainer_state.json of a checkpoint."""
     return json.loads((folder / STATE).read_text())
 
 
-def prune(save: Path, keep_last: int, keep_every: int) -> None:
-    """Keep the last `keep_last` resumable checkpoints; every keep_every-th stays as a model."""
+def prune(save: Path, last: int, keep_last: int, keep_every: int) -> None:
+    """Keep the `keep_last` resumable checkpoints up to step `last`, the one just written.
+
+    Every keep_every-th stays as a model. Newer ones were passed over as damaged: they are no
+    reason to remove whole ones. What goes gets another name first, so that a kill leaves no part.
+    """
     for path in save.glob("step_*.tmp"):
         shutil.rmtree(path, ignore_errors=True)
-    for step in steps_present(save)[:-keep_last]:
+    for step in [step for step in steps_present(save) if step <= last][:-keep_last]:
         folder = step_folder(save, step)
         if keep_every and step % keep_every == 0:
             drop_state(folder)
         else:
-            (folder / artefact.MANIFEST).unlink()
-            shutil.rmtree(folder)
+            remove(folder, folder.with_name(f"{folder.name}.tmp"))
 
 
 def drop_state(folder: Path) -> None:
@@ -155,7 +227,13 @@ def drop_state(folder: Path) -> None:
     manifest["files"] = [f for f in manifest["files"] if not f["name"].startswith(DEEPSPEED)]
     manifest["fingerprint"] = artefact.fingerprint(manifest)
     disk.write_json(folder / artefact.MANIFEST, manifest)
-    shutil.rmtree(folder / DEEPSPEED)
+    remove(folder / DEEPSPEED, folder.with_name(f"{folder.name}.{DEEPSPEED}.tmp"))
+
+
+def remove(folder: Path, temporary: Path) -> None:
+    """Remove a folder, which is at once no longer there under its name."""
+    os.rename(folder, temporary)
+    shutil.rmtree(temporary)
 
 
 def publish_final(output: artefact.Output, last: Path, report: dict) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from data_utils.errors import ArtefactError
+from data_utils.start import CODE_ROOT
 from pretrain.processes import Processes
 
 if not torch.cuda.is_available():
@@ -110,18 +111,40 @@ class Engine:
 
     def load_state(self, folder: Path) -> None:
         """Read what save_state wrote, or what convert_state made of it; all ranks."""
-        with contextlib.redirect_stdout(io.StringIO()):
-            self.engine.load_checkpoint(str(folder), tag="state")
+        # From inside: DeepSpeed takes a path for a pattern, which one with brackets does not match.
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.chdir(folder):
+            self.engine.load_checkpoint(".", tag="state")
+
+
+# The program and its own worker processes end with the run that started it, however that ends.
+CONVERT = """
+import os, sys
+sys.path.insert(0, sys.argv.pop(1))
+from data_utils.start import die_with_parent
+die_with_parent(int(sys.argv.pop(1)))
+own = os.getpid()
+os.register_at_fork(after_in_child=lambda: die_with_parent(own))
+from deepspeed.checkpoint import ds_to_universal
+ds_to_universal.main(ds_to_universal.parse_arguments())
+"""
 
 
 def convert_state(folder: Path, target: Path) -> None:
-    """Write what save_state wrote to folder for any number of ranks and either ZeRO stage."""
-    command = [sys.executable, "-m", "deepspeed.checkpoint.ds_to_universal"]
-    command += ["--input_folder", folder / "state", "--output_folder", target / "state"]
+    """Write what save_state wrote to folder for any number of ranks and either ZeRO stage.
+
+    folder lies below the one that target lies in.
+    """
+    command = [sys.executable, "-c", CONVERT, CODE_ROOT, os.getpid()]
+    source = (folder / "state").relative_to(target.parent)  # paths are patterns, see load_state
+    command += ["--input_folder", source, "--output_folder", Path(target.name, "state")]
     command += ["--inject_missing_state"]
     environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
     done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, env=environment
+        [str(word) for word in command],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=target.parent,
     )
     if done.returncode != 0:
         reason = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]

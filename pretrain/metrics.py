@@ -53,9 +53,13 @@ class Metrics:
 
     def log(self, row: dict) -> None:
         """Append a step's figures and show the most telling ones."""
-        self.file.write(json.dumps(row) + "\n")
-        self.file.flush()
-        os.fsync(self.file.fileno())
+        try:
+            self.file.write(json.dumps(row) + "\n")
+            self.file.flush()
+            os.fsync(self.file.fileno())
+        except OSError as error:  # a write does not know its file
+            error.filename = self.file.name
+            raise
         shown = {"loss": f"{row['loss']:.4f}", "lr": f"{row['lr']:.2e}"}
         if "valid_loss" in row:
             shown["valid"] = f"{row['valid_loss']:.4f}"

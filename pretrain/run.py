@@ -11,6 +11,7 @@ from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, under
 from data_utils.tokenizer import corpus_tokenizer, end_of_text
+from pretrain.checkpoints import checkpoint_bytes
 from pretrain.engine import Engine
 from pretrain.flops import peak_flops
 from pretrain.models import GET_MODEL, count_parameters, read_config, resolve_precision
@@ -101,12 +102,13 @@ def announce(run: Run, model: torch.nn.Module) -> None:
     for change in run.output.changes:
         print("CHANGED {name} from {from} to {to} at {time}".format(**change))
     accumulation = s.accumulation(world)
+    gigabytes = checkpoint_bytes(n, s.precision) / 1e9
     print(
         f"{type(model).__name__}, {n:,} parameters, {s.precision} on {world} x "
         f"{run.processes.device.type}, ZeRO {s.zero_stage}\n"
         f"{rows:,} sequences of at most {run.corpus.max_length} tokens in {run.corpus.folder}\n"
         f"{s.total_steps:,} steps of {s.global_batch} sequences ({s.micro_batch} x {accumulation} "
         f"accumulated x {world} processes): {s.total_steps * s.global_batch / rows:.2f} epochs\n"
-        f"about {16 * n / 1e9:.2f} GB a checkpoint, in {run.output.folder}",
+        f"about {gigabytes:.2f} GB a checkpoint, in {run.output.folder}",
         flush=True,
     )

@@ -31,16 +31,18 @@ from data_utils.tokenizer import load_tokenizer, tokenizer_fingerprint
 from pretrain.batches import batches
 from pretrain.checkpoints import (
     DEEPSPEED,
+    checkpoint_bytes,
     find_checkpoint,
     prune,
     publish_final,
     read_state,
+    require_space,
     save_checkpoint,
     step_folder,
 )
 from pretrain.engine import Engine, convert_state, deepspeed_config
 from pretrain.metrics import Metrics
-from pretrain.models import compile_trunk, load_model, new_model, save_memory
+from pretrain.models import compile_trunk, count_parameters, load_model, new_model, save_memory
 from pretrain.objectives.language_modelling import LanguageModelling
 from pretrain.processes import (
     Processes,
@@ -121,6 +123,7 @@ def fit(run: Run, stop: StopSignal, state: dict) -> Stopped | None:
     metrics = contextlib.nullcontext()
     if processes.first:
         folder, saved = run.output.folder, state["step"]
+        check_space(run, end - saved)
         metrics = Metrics(folder, saved, end, settings.wandb_mode, asdict(settings))
     with metrics, contextlib.closing(batches(run, state["step"], end)) as coming:
         while state["step"] < end:
@@ -146,11 +149,21 @@ def fit(run: Run, stop: StopSignal, state: dict) -> Stopped | None:
 
 def save(run: Run, state: dict) -> None:
     """Write a checkpoint, then drop those that are no longer to be kept."""
+    check_space(run)
     layout = {"world": run.processes.world, "zero_stage": run.settings.zero_stage}
     state = {**state, **layout}
     save_checkpoint(run.engine, run.processes, run.output, run.tokenizer_folder, state)
     if run.processes.first:
-        prune(run.output.folder, run.settings.keep_last, run.settings.keep_every)
+        settings = run.settings
+        prune(run.output.folder, state["step"], settings.keep_last, settings.keep_every)
+
+
+def check_space(run: Run, steps: int = 1) -> None:
+    """Rank 0 looks whether there is space for a checkpoint, if any step is left to be taken."""
+    if run.processes.first and steps:
+        parameters = count_parameters(run.engine.objective.model)
+        size = checkpoint_bytes(parameters, run.settings.precision)
+        require_space(run.output.folder, size)
 
 
 def resume(run: Run) -> dict:

@@ -1,0 +1,157 @@
+"""No space, no permission: one message, nothing finished is lost, and the same command goes on.
+
+.venv/bin/python -m pytest tests/faults/test_full_disk.py
+A file system of 8 MB is mounted for it, which needs root; a limit on a file's size does not.
+"""
+
+import contextlib
+import functools
+import os
+import resource
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from data_utils import artefact
+from pretrain import checkpoints
+from tests import make, programs
+from tests.faults import hooks
+from tests.pretrain.test_training import base, flags, same_run
+
+__all__ = ["base"]  # the fixture: one BASE_PATH
+MEGABYTES = 8
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, *words: str):
+    """Something mounted on folder, which is made; skips the test where that is not possible."""
+    folder.mkdir(exist_ok=True)
+    done = subprocess.run(["mount", *words, folder], capture_output=True, text=True)
+    if done.returncode != 0:
+        pytest.skip(f"nothing can be mounted here: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.fixture(scope="module")
+def small_disk(base) -> Path:
+    with mounted(base / "small disk", "-t", "tmpfs", "-o", f"size={MEGABYTES}m", "none") as disk:
+        yield disk
+
+
+@pytest.fixture(scope="module")
+def undisturbed(base) -> Path:
+    """The folder of a run that nothing happens to."""
+    run = hooks.start(base, flags(SAVE="undisturbed")).wait()
+    assert run.code == 0, run.errors
+    return base / "undisturbed"
+
+
+def fill(disk: Path, left: int = 0) -> None:
+    """Leave so many bytes of a disk."""
+    with contextlib.suppress(OSError), open(disk / "filler", "wb", buffering=0) as file:
+        while file.write(b"x" * 4096):
+            pass
+    os.truncate(disk / "filler", (disk / "filler").stat().st_size - left)
+
+
+def limit_files(size: int) -> None:
+    """No file of this process may grow beyond this size, in bytes, from now on."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+def one_message(run: programs.Program, code: int, *parts: object) -> None:
+    """The exit code and one line of error with these parts and a fix."""
+    lines = [line for line in run.errors.splitlines() if "ERROR" in line]
+    assert run.code == code and len(lines) == 1 and "Traceback" not in run.errors, run.errors
+    assert lines[0].startswith("ERROR ") and " Fix: " in lines[0], lines[0]
+    for part in parts:
+        assert str(part) in lines[0], lines[0]
+
+
+FULL = {  # phase, the file or folder that the message names
+    "begin: the settings": "settings.json",
+    "metrics: the line and its fsync": "metrics.jsonl",
+    "save: DeepSpeed's states": "step_000002.tmp",
+    "save: between the state files": "step_000002.tmp",
+    "save: the model file": "step_000002.tmp",
+    "save: the tokenizer": "step_000002.tmp",
+    "resume: cutting off the metrics": "metrics.jsonl",
+    "prune: dropping the states": "manifest.json",
+    "curves": "curves.png",
+    "end: copying the model": "run",
+}
+
+
+def test_the_disk_fills_up_in_every_phase(base, small_disk, undisturbed):
+    """One folder; each start meets a disk that becomes full in the next phase, until it is free."""
+    folder, hit = small_disk / "run", []
+    settings = flags(SAVE="small disk/run", SAVE_EVERY=2, KEEP_LAST=1, KEEP_EVERY=4)
+    for phase, name in FULL.items():
+        run = hooks.start(base, settings, phase, 0, functools.partial(fill, small_disk)).wait()
+        one_message(run, 4, folder, name, "space")
+        assert (small_disk / "filler").exists() and not (folder / artefact.MANIFEST).exists()
+        assert not list(folder.glob("step_*.tmp"))
+        for step in checkpoints.steps_present(folder):
+            checkpoints.require_states(checkpoints.step_folder(folder, step))
+        (small_disk / "filler").unlink()
+        hit.append(phase)
+    print("phases hit:", hit)
+    run = hooks.start(base, settings).wait()
+    assert run.code == 0, run.errors
+    same_run(folder, undisturbed)
+
+
+def test_no_start_without_space_for_a_checkpoint(base, small_disk):
+    fill(small_disk, left=300_000)
+    run = hooks.start(base, flags(SAVE="small disk/begun")).wait()
+    one_message(run, 4, "no space left for a checkpoint", "small disk/begun", "expected 0.9 MB")
+    assert not (small_disk / "begun/metrics.jsonl").exists()
+    (small_disk / "filler").unlink()
+
+
+def test_files_cannot_grow(base, undisturbed):
+    """The same without root: the system refuses to write a file on, in the middle of it."""
+    settings = flags(SAVE="limited", SAVE_EVERY=2)
+    phases = ["save: DeepSpeed's states", "save: between the state files", "save: the model file"]
+    for phase in phases:
+        run = hooks.start(base, settings, phase, 2, functools.partial(limit_files, 100_000)).wait()
+        one_message(run, 4, base / "limited", "ulimit -f")
+        assert not list((base / "limited").glob("step_*.tmp"))
+        assert checkpoints.find_checkpoint(base / "limited")
+    assert hooks.start(base, settings).wait().code == 0
+    same_run(base / "limited", undisturbed)
+
+
+def test_two_processes_and_a_full_disk(base, small_disk):
+    """The one message comes through the launcher, whose own record lies on the full disk."""
+    fill(small_disk, left=1_000_000)
+    words = ["pretrain.launch", "--nproc", 2, "pretrain/train.py", base]
+    run = programs.call(base, *words, *flags(SAVE="small disk/two"))
+    (small_disk / "filler").unlink()
+    one_message(run, 4, "small disk/two")
+    assert not make.processes_naming("small disk/two")
+
+
+def test_folders_that_cannot_be_written(base):
+    (base / "a file").write_text("mine")
+    for save, parts in (("a file", ["a file"]), ("a file/run", ["a file"])):
+        run = hooks.start(base, flags(SAVE=save)).wait()
+        one_message(run, 4, *parts)
+    assert (base / "a file").read_text() == "mine"
+
+
+def test_a_disk_mounted_read_only(base, tmp_path):
+    run = hooks.start(base, flags(SAVE=tmp_path / "here/run", STOP_STEP=2)).wait()
+    assert run.code == 0, run.errors
+    words = ["--bind", "-o", "ro", str(tmp_path / "here")]
+    with mounted(base / "read only", *words) as disk:
+        run = hooks.start(base, flags(SAVE=disk / "run")).wait()
+        one_message(run, 4, disk / "run", "Read-only")
+        run = hooks.start(base, flags(SAVE=disk / "new")).wait()
+        one_message(run, 4, disk / "new", "Read-only")
+    run = hooks.start(base, flags(SAVE=tmp_path / "here/run", STOP_STEP=3)).wait()
+    assert run.code == 0 and "going on after step 2" in run.output, run.errors
