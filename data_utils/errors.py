@@ -72,7 +72,7 @@ def from_os_error(error: BaseException) -> EnvironmentFault | None:
         errno.EROFS: "choose a folder that can be written (BASE_PATH or SAVE)",
         errno.EACCES: "give yourself permission, or choose another folder (BASE_PATH or SAVE)",
         errno.EPERM: "give yourself permission, or choose another folder (BASE_PATH or SAVE)",
-        errno.EEXIST: "a file is in the place of a folder: move it or choose another folder",
+        errno.EEXIST: "a file is in this folder's place: move it away or choose another folder",
         errno.ENOTDIR: "a part of this path is a file: move it away or choose another folder",
     }
     seen: set[int] = set()

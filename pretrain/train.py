@@ -154,8 +154,7 @@ def save(run: Run, state: dict) -> None:
     state = {**state, **layout}
     save_checkpoint(run.engine, run.processes, run.output, run.tokenizer_folder, state)
     if run.processes.first:
-        settings = run.settings
-        prune(run.output.folder, state["step"], settings.keep_last, settings.keep_every)
+        prune(run.output.folder, state["step"], run.settings.keep_last, run.settings.keep_every)
 
 
 def check_space(run: Run, steps: int = 1) -> None:
@@ -166,14 +165,22 @@ def check_space(run: Run, steps: int = 1) -> None:
         require_space(run.output.folder, size)
 
 
+def newest_step(run: Run) -> int:
+    """The step of the newest whole checkpoint, 0 without one; what a kill has left is removed."""
+    settings, folder = run.settings, run.output.folder
+    found = find_checkpoint(folder)
+    step = read_state(found)["step"] if found else 0
+    prune(folder, step, settings.keep_last, settings.keep_every)
+    return step
+
+
 def resume(run: Run) -> dict:
     """Build the engine and load the newest whole checkpoint, which rank 0 looks for; its state.
 
     States of another number of processes, or of the other ZeRO stage, are converted first.
     """
     settings, processes = run.settings, run.processes
-    found = find_checkpoint(run.output.folder) if processes.first else None
-    (step,) = all_sum([float(read_state(found)["step"] if found else 0)], processes)
+    (step,) = all_sum([float(newest_step(run) if processes.first else 0)], processes)
     if not step:
         run.engine = build_engine(run, converted=False)
         return {"step": 0, "tokens": 0, "sequences": 0, "skipped": 0, "left_out": []}

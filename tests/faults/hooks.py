@@ -21,15 +21,15 @@ from pretrain.metrics import Metrics
 from tests import programs
 
 PHASES = {
-    "begin: the settings": (train, "begin", os, "replace"),
+    "begin: the settings": (train, "begin", artefact, "write_json"),
+    "begin: their rename": (train, "begin", os, "replace"),
     "resume: looking for a checkpoint": (train, "find_checkpoint"),
-    "resume: loading the states": (Engine, "load_state"),
-    "resume: cutting off the metrics": (Metrics, "__init__", os, "replace"),
     "step: reading ahead": (batches, "read_step"),
     "step: forward and backward": (Engine, "micro_step"),
     "step: the update": (Engine, "update"),
     "held-out loss": (train, "held_out_loss"),
-    "metrics: the line and its fsync": (Metrics, "log", os, "fsync"),
+    "metrics: a step's": (Metrics, "log"),
+    "metrics: the line's fsync": (Metrics, "log", os, "fsync"),
     "metrics: half a line": None,  # half_a_line
     "save: all of it": (train, "save_checkpoint"),
     "save: DeepSpeed's states": (Engine, "save_state"),
@@ -41,6 +41,9 @@ PHASES = {
     "save: checksums": (train, "save_checkpoint", artefact, "describe"),
     "save: the manifest's rename": (artefact.Output, "finish", os, "replace"),
     "save: the folder's rename": (train, "save_checkpoint", os, "rename"),
+    "resume: loading the states": (Engine, "load_state"),
+    "resume: reading the metrics": (Metrics, "__init__", metrics, "read_metrics"),
+    "resume: cutting off the metrics": (Metrics, "__init__", os, "replace"),
     "prune: removing": (train, "prune", checkpoints.shutil, "rmtree"),
     "prune: the renames": (train, "prune", os, "rename"),
     "prune: dropping the states": (checkpoints, "drop_state", disk, "write_json"),

@@ -74,13 +74,13 @@ def one_message(run: programs.Program, code: int, *parts: object) -> None:
 
 FULL = {  # phase, the file or folder that the message names
     "begin: the settings": "settings.json",
-    "metrics: the line and its fsync": "metrics.jsonl",
+    "metrics: a step's": "metrics.jsonl",
     "save: DeepSpeed's states": "step_000002.tmp",
     "save: between the state files": "step_000002.tmp",
     "save: the model file": "step_000002.tmp",
     "save: the tokenizer": "step_000002.tmp",
-    "resume: cutting off the metrics": "metrics.jsonl",
     "prune: dropping the states": "manifest.json",
+    "resume: reading the metrics": "metrics.jsonl",
     "curves": "curves.png",
     "end: copying the model": "run",
 }

@@ -4,6 +4,7 @@
 """
 
 import multiprocessing
+import os
 import random
 import shutil
 import signal
@@ -13,17 +14,20 @@ from pathlib import Path
 import pytest
 
 from data_utils import artefact
+from pretrain import checkpoints
 from tests import make
 from tests.faults import hooks
-from tests.pretrain.test_training import base, flags, same_run
+from tests.pretrain.test_training import base, flags, same_run, start, train, two
 
-__all__ = ["base"]  # the fixture: one BASE_PATH
+__all__ = ["base", "two"]  # fixtures: one BASE_PATH and a run of two processes
 
 # Half calls among which the moment is drawn: what is sure to come in a run from its beginning.
 MOMENTS = {
     "begin: the settings": 2,
+    "begin: their rename": 2,
     "resume: looking for a checkpoint": 2,
     "resume: loading the states": 2,
+    "resume: reading the metrics": 2,
     "resume: cutting off the metrics": 2,
     "curves": 2,
     "save: the manifest's rename": 2,
@@ -96,3 +100,69 @@ def only_what_is_kept(folder: Path) -> None:
         artefact.require(folder / name, "model", "", contents=True)
         assert (folder / name / "deepspeed").exists() == (name == "step_000012")
     assert not list(folder.rglob("*.tmp"))
+
+
+def test_killed_at_the_border_of_two_epochs(base, undisturbed):
+    """42 rows, 4 a step: step 11 takes two of each epoch. Killed before and after its update."""
+    folder, settings = base / "border", flags(SAVE="border", SAVE_EVERY=5)
+    for moment, last in ((20, 10), (1, 10), (2, 10)):  # in step 11; behind it; in step 12
+        run = hooks.start(base, settings, "step: the update", moment).wait()
+        assert run.code == -signal.SIGKILL, run.errors
+        assert checkpoints.steps_present(folder)[-1] == last
+    assert hooks.start(base, settings).wait().code == 0
+    same_run(folder, undisturbed)
+
+
+def test_killed_while_it_converts_no_process_is_left(base, undisturbed):
+    """From outside, while DeepSpeed's program and its workers are at it."""
+    folder = base / "converting"
+    run = hooks.start(base, flags(SAVE="converting", STOP_STEP=4)).wait()
+    assert run.code == 0, run.errors
+    run = hooks.start(base, flags(SAVE="converting", ZERO_STAGE=2))
+    while not list(folder.glob(".converted.tmp/state/*")):
+        assert run.running, run.errors
+        time.sleep(0.01)
+    assert make.processes_naming("ds_to_universal")
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
+    no_process_left("ds_to_universal")
+    run = hooks.start(base, flags(SAVE="converting", ZERO_STAGE=2)).wait()
+    assert run.code == 0 and "converting" in run.output, run.errors
+    same_run(folder, undisturbed)
+    assert not (folder / ".converted.tmp").exists()
+
+
+def workers_of(launcher: int) -> list[int]:
+    """The worker processes below a launcher, by their command line."""
+    found = make.processes_naming("pretrain/train.py")
+    parents = {n: int(Path(f"/proc/{n}/stat").read_text().split(") ")[1].split()[1]) for n in found}
+    return sorted(n for n in found if parents[n] == launcher)
+
+
+VICTIMS = {
+    "only the launcher": lambda launcher, workers: [launcher],
+    "one worker": lambda launcher, workers: workers[1:],
+    "all": lambda launcher, workers: [launcher, *workers],
+}
+
+
+def test_two_processes_killed_through_the_launcher(base, two):
+    """Each time once the next checkpoint is there; then the run goes on to its end."""
+    folder, text = base / "killed pair", base / "killed pair.txt"
+    for number, (name, victims) in enumerate(VICTIMS.items()):
+        run = start(base, "killed pair", NPROC=2, SAVE_EVERY=2)
+        while not (folder / f"step_{2 + 2 * number:06d}").exists():
+            assert run.poll() is None, text.read_text()
+            time.sleep(0.01)
+        workers = workers_of(run.pid)
+        assert len(workers) == 2
+        for process in victims(run.pid, workers):
+            os.kill(process, signal.SIGKILL)
+        code = run.wait(60)
+        assert code != 0, text.read_text()
+        no_process_left(base)
+        if name == "one worker":
+            assert code > 0 and text.read_text().strip()
+    output = train(base, "killed pair", NPROC=2).stdout
+    assert "going on after step" in output
+    same_run(folder, two)
