@@ -3,6 +3,7 @@
 .venv/bin/python -m pytest tests/faults/test_training_faults.py
 """
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -15,7 +16,7 @@ import pytest
 
 from data_utils import artefact
 from pretrain import checkpoints
-from tests import make
+from tests import make, programs
 from tests.faults import hooks
 from tests.pretrain.test_training import base, flags, same_run, start, train, two
 
@@ -42,13 +43,22 @@ MOMENTS = {
 KEEP = {"SAVE_EVERY": 2, "KEEP_LAST": 1, "KEEP_EVERY": 4}
 
 
-def no_process_left(word: object, seconds: float = 10) -> None:
-    """Nothing whose command line has the word in it, at the latest after these seconds."""
+def processes_of(folder: Path) -> list[int]:
+    """The processes whose command line names the folder, and those that convert inside it."""
+    found = make.processes_naming(folder)
+    for process in make.processes_naming("ds_to_universal"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            if os.readlink(f"/proc/{process}/cwd") == str(folder):
+                found.append(process)
+    return found
+
+
+def no_process_left(folder: Path, seconds: float = 10) -> None:
+    """Nothing runs for this folder any more, at the latest after these seconds."""
     end = time.monotonic() + seconds
-    while make.processes_naming(word) and time.monotonic() < end:
+    while processes_of(folder) and time.monotonic() < end:
         time.sleep(0.05)
-    left = [Path(f"/proc/{n}/cmdline").read_bytes() for n in make.processes_naming(word)]
-    assert not left
+    assert not processes_of(folder)
 
 
 @pytest.fixture(scope="module")
@@ -119,24 +129,27 @@ def test_killed_while_it_converts_no_process_is_left(base, undisturbed):
     run = hooks.start(base, flags(SAVE="converting", STOP_STEP=4)).wait()
     assert run.code == 0, run.errors
     run = hooks.start(base, flags(SAVE="converting", ZERO_STAGE=2))
-    while not list(folder.glob(".converted.tmp/state/*")):
+    while len(converters := processes_of(folder)) < 3:
         assert run.running, run.errors
         time.sleep(0.01)
-    assert make.processes_naming("ds_to_universal")
+    first = next(process for process in converters if parent_of(process) == run.pid)
+    os.kill(first, signal.SIGSTOP)  # it does not end by coming to its end
     os.kill(run.pid, signal.SIGKILL)
     run.wait()
-    no_process_left("ds_to_universal")
+    try:
+        no_process_left(folder)
+    finally:
+        for process in filter(programs.alive, converters):
+            os.kill(process, signal.SIGKILL)
     run = hooks.start(base, flags(SAVE="converting", ZERO_STAGE=2)).wait()
     assert run.code == 0 and "converting" in run.output, run.errors
     same_run(folder, undisturbed)
     assert not (folder / ".converted.tmp").exists()
 
 
-def workers_of(launcher: int) -> list[int]:
-    """The worker processes below a launcher, by their command line."""
-    found = make.processes_naming("pretrain/train.py")
-    parents = {n: int(Path(f"/proc/{n}/stat").read_text().split(") ")[1].split()[1]) for n in found}
-    return sorted(n for n in found if parents[n] == launcher)
+def parent_of(process: int) -> int:
+    """The process id of a process's parent."""
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 VICTIMS = {
@@ -154,7 +167,7 @@ def test_two_processes_killed_through_the_launcher(base, two):
         while not (folder / f"step_{2 + 2 * number:06d}").exists():
             assert run.poll() is None, text.read_text()
             time.sleep(0.01)
-        workers = workers_of(run.pid)
+        workers = [n for n in processes_of(base) if parent_of(n) == run.pid]
         assert len(workers) == 2
         for process in victims(run.pid, workers):
             os.kill(process, signal.SIGKILL)
