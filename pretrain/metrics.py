@@ -1,10 +1,13 @@
 """What a run tells: metrics.jsonl, an object a logged step; a terminal line; curves.png; wandb."""
 
+import contextlib
 import json
 import os
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from tqdm import tqdm
 
@@ -27,6 +30,16 @@ def read_metrics(folder: Path) -> list[dict]:
         except ValueError:
             break
     return rows
+
+
+@contextlib.contextmanager
+def named(file: IO) -> Iterator[None]:
+    """Name the file in the error of a full disk: a write does not know it."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or file.name
+        raise
 
 
 class Metrics:
@@ -53,13 +66,10 @@ class Metrics:
 
     def log(self, row: dict) -> None:
         """Append a step's figures and show the most telling ones."""
-        try:
+        with named(self.file):
             self.file.write(json.dumps(row) + "\n")
             self.file.flush()
             os.fsync(self.file.fileno())
-        except OSError as error:  # a write does not know its file
-            error.filename = self.file.name
-            raise
         shown = {"loss": f"{row['loss']:.4f}", "lr": f"{row['lr']:.2e}"}
         if "valid_loss" in row:
             shown["valid"] = f"{row['valid_loss']:.4f}"
@@ -71,7 +81,8 @@ class Metrics:
         """End bar and file, draw the curves; wandb, which may wait for its network, goes on."""
         if not self.file.closed:
             self.bar.close()
-            self.file.close()
+            with named(self.file):
+                self.file.close()
             draw_curves(self.folder)
 
     def __enter__(self) -> "Metrics":

@@ -15,9 +15,8 @@ from data_utils.errors import ArtefactError
 from pretrain import checkpoints, train
 from tests import make, programs
 from tests.faults import hooks
-from tests.pretrain.test_training import LONGEST, base, damage, flags, same_run
+from tests.pretrain.runs import LONGEST, damage, flags, make_base, same_run
 
-__all__ = ["base"]  # the fixture: one BASE_PATH
 FORK = multiprocessing.get_context("fork")
 OPTIMIZER = "deepspeed/state/zero_pp_rank_0_mp_rank_00_optim_states.pt"
 WEIGHTS = "deepspeed/state/mp_rank_00_model_states.pt"
@@ -25,6 +24,11 @@ WEIGHTS = "deepspeed/state/mp_rank_00_model_states.pt"
 
 def call(base: Path, **settings: object) -> programs.Program:
     return programs.call(base, "pretrain.train", base, *flags(**settings))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return make_base(tmp_path_factory.mktemp("base path"))
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,8 @@ from data_utils import artefact
 from pretrain import checkpoints
 from tests import make, programs
 from tests.faults import hooks
-from tests.pretrain.test_training import base, flags, same_run
+from tests.pretrain.runs import flags, make_base, same_run
 
-__all__ = ["base"]  # the fixture: one BASE_PATH
 MEGABYTES = 8
 
 
@@ -34,6 +33,11 @@ def mounted(folder: Path, *words: str):
         yield folder
     finally:
         subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return make_base(tmp_path_factory.mktemp("base path"))
 
 
 @pytest.fixture(scope="module")

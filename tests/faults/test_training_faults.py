@@ -18,9 +18,7 @@ from data_utils import artefact
 from pretrain import checkpoints
 from tests import make, programs
 from tests.faults import hooks
-from tests.pretrain.test_training import base, flags, same_run, start, train, two
-
-__all__ = ["base", "two"]  # fixtures: one BASE_PATH and a run of two processes
+from tests.pretrain.runs import VARIABLES, Machine, flags, make_base, same_run, train
 
 # Half calls among which the moment is drawn: what is sure to come in a run from its beginning.
 MOMENTS = {
@@ -59,6 +57,11 @@ def no_process_left(folder: Path, seconds: float = 10) -> None:
     while processes_of(folder) and time.monotonic() < end:
         time.sleep(0.05)
     assert not processes_of(folder)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    return make_base(tmp_path_factory.mktemp("base path"))
 
 
 @pytest.fixture(scope="module")
@@ -159,23 +162,27 @@ VICTIMS = {
 }
 
 
+@pytest.fixture(scope="module")
+def two(base) -> Path:
+    """The folder of an undisturbed run of two processes."""
+    train(base, "two", NPROC=2)
+    return base / "two"
+
+
 def test_two_processes_killed_through_the_launcher(base, two):
     """Each time once the next checkpoint is there; then the run goes on to its end."""
-    folder, text = base / "killed pair", base / "killed pair.txt"
+    folder, settings = base / "killed pair", {**VARIABLES, "SAVE": "killed pair", "NPROC": 2}
     for number, (name, victims) in enumerate(VICTIMS.items()):
-        run = start(base, "killed pair", NPROC=2, SAVE_EVERY=2)
-        while not (folder / f"step_{2 + 2 * number:06d}").exists():
-            assert run.poll() is None, text.read_text()
-            time.sleep(0.01)
-        workers = [n for n in processes_of(base) if parent_of(n) == run.pid]
-        assert len(workers) == 2
-        for process in victims(run.pid, workers):
+        run = Machine(base, "killed pair", settings, SAVE_EVERY=2)
+        run.until(folder / f"step_{2 + 2 * number:06d}")
+        for process in victims(run.process.pid, run.workers()):
             os.kill(process, signal.SIGKILL)
-        code = run.wait(60)
-        assert code != 0, text.read_text()
-        no_process_left(base)
         if name == "one worker":
-            assert code > 0 and text.read_text().strip()
+            text = run.end(4, 60)
+            assert text.count("ERROR") == 1 and "Traceback" not in text and "kill -9" in text, text
+        else:
+            run.end(-signal.SIGKILL, 60)
+        no_process_left(base)
     output = train(base, "killed pair", NPROC=2).stdout
     assert "going on after step" in output
     same_run(folder, two)
