@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -52,7 +53,13 @@ class Metrics:
         with disk.atomic_file(folder / FILE, "w") as file:
             file.writelines(json.dumps(row) + "\n" for row in kept)
         self.file = open(folder / FILE, "a")
-        self.bar = tqdm(total=total, initial=done, unit="step", desc=folder.name, mininterval=1)
+        self.bar = tqdm(
+            total=total,
+            initial=done,
+            unit="step",
+            desc=folder.name,
+            mininterval=1 if sys.stderr.isatty() else 30,
+        )
         self.started = time.monotonic()
 
     def step(self, row: dict, due: bool) -> None:
@@ -79,18 +86,19 @@ class Metrics:
 
     def close(self) -> None:
         """End bar and file, draw the curves; wandb, which may wait for its network, goes on."""
-        if not self.file.closed:
-            self.bar.close()
-            with named(self.file):
-                self.file.close()
-            draw_curves(self.folder)
+        self.bar.close()
+        with named(self.file):
+            self.file.close()
+        draw_curves(self.folder)
 
     def __enter__(self) -> "Metrics":
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        """End all outputs, after an error too, which is not to be printed behind the bar."""
-        self.close()
+        """End what an error has left open; it is not to be printed behind the bar."""
+        self.bar.close()
+        with contextlib.suppress(OSError):  # a full disk: the error is on its way
+            self.file.close()
         if self.wandb is not None:
             import wandb
 

@@ -139,10 +139,11 @@ class Watch:
             for rank, member in enumerate(self.members)
             if (member["machine"], member["record"]) == (here, str(self.record))
         }
+        signs = dict.fromkeys(records, (0, 0.0)) if os.environ["LOCAL_RANK"] == "0" else {}
         if launcher_here():
             watched["the launcher"] = launcher_here()
+            signs.pop(self.record, None)
         last, waited, told = 0, 0.0, None
-        signs = dict.fromkeys(records, (0, 0.0)) if os.environ["LOCAL_RANK"] == "0" else {}
         while not self.closed.wait(POLL):
             self._end_with_others(records)
             self._end_with_the_dead(watched)

@@ -185,13 +185,14 @@ def text_rows(tokenizer: Path, count: int, longest: int = 65, seed: int = 0) -> 
     return rows
 
 
-def processes_naming(word: object) -> list[int]:
-    """Ids of the running processes whose command line has this word in it, but for this one's."""
+def processes_naming(*words: object) -> list[int]:
+    """Ids of the running processes whose command line has these words in it, but for this one's."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             try:
-                if str(word).encode() in (entry / "cmdline").read_bytes():
+                line = (entry / "cmdline").read_bytes()
+                if all(str(word).encode() in line for word in words):
                     found.append(int(entry.name))
             except OSError:
                 continue  # ended meanwhile

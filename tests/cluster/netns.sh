@@ -42,7 +42,7 @@ check "two machines train to the end: exit codes $(codes run)" [ "$(codes run)" 
 check "bit for bit the undisturbed run of one machine" same_run run undisturbed
 
 TOTAL_STEPS=100000 SAVE_EVERY=100000 both dying
-until_true 60 grep -q "loss=" "$WORK/dying.0.txt"
+until_true 60 test -s "$BASE/dying/metrics.jsonl"
 pkill -KILL -n -f "train.py $BASE.*--save dying"
 begin=$SECONDS
 wait
@@ -53,7 +53,7 @@ grep -h "^ERROR\|^ended" "$WORK"/dying.[01].txt
 check "no process is left" none_left
 
 DIST_TIMEOUT=20 TOTAL_STEPS=100000 SAVE_EVERY=100000 both silent
-until_true 60 grep -q "loss=" "$WORK/silent.0.txt"
+until_true 60 test -s "$BASE/silent/metrics.jsonl"
 ip -n "${ID}h1" link set v1 down
 begin=$SECONDS
 wait
