@@ -5,8 +5,6 @@ row; the loss of a sequence is the mean over its counted positions, that of a ba
 its sequences (sequences without a counted position add 0 and stay in the denominator).
 """
 
-import math
-
 import torch
 
 CHUNK_ELEMENTS = 1 << 25  # logits of one chunk: 128 MiB in fp32
@@ -45,12 +43,11 @@ def label_log_probs(
 ) -> torch.Tensor:
     """Natural log-probability of each label, [N] fp32; hidden [N, H], head [V, H], labels [N].
 
-    Without gradients. The logits of a chunk of rows are overwritten in place, and on a CPU all
-    chunks use the same memory: getting it from the system anew takes longer than the softmax.
+    Without gradients; the logits of a chunk of rows are overwritten in place.
     """
     rows = rows or 2 * chunk_rows(head.shape[0])
     found = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
-    memory = found.new_empty(0 if hidden.is_cuda else min(rows, len(labels)), head.shape[0])
+    memory = _chunk_memory(rows, len(labels), head)
     for start in range(0, len(labels), rows):
         part = slice(start, start + rows)
         logits = _logits(hidden[part], head, memory)
@@ -58,6 +55,12 @@ def label_log_probs(
         chosen = logits.gather(1, labels[part, None]).squeeze(1)
         found[part] = chosen - logits.exp_().sum(dim=1).log_()
     return found
+
+
+def _chunk_memory(rows: int, count: int, head: torch.Tensor) -> torch.Tensor:
+    """The logits of all chunks on a CPU: new memory from the system costs more than softmax."""
+    size = 0 if head.is_cuda else min(rows, count)
+    return torch.empty(size, head.shape[0], dtype=torch.float32, device=head.device)
 
 
 def _logits(hidden: torch.Tensor, head: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
@@ -98,16 +101,19 @@ class _WeightedCrossEntropy(torch.autograd.Function):
         largest = weights.max()
         room = FP16_ROOM if hidden.dtype == torch.float16 else 1.0
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        memory = _chunk_memory(rows, len(counted), head)
         for start in range(0, len(counted), rows):
             at = counted[start : start + rows]
             part, weight, label = hidden[at], weights[at], labels[at, None]
-            logits = (part @ head.T).float()
-            norm = logits.logsumexp(dim=1)
-            loss += (weight * (norm - logits.gather(1, label).squeeze(1))).sum()
+            logits = _logits(part, head, memory)
+            logits.sub_(logits.amax(dim=1, keepdim=True))
+            chosen = logits.gather(1, label).squeeze(1)
+            total = logits.exp_().sum(dim=1)
+            loss += (weight * (total.log() - chosen)).sum()
             if not (want_hidden or want_head):
                 continue
             # d loss / d logits but for the weight: probabilities less 1 at the label, times room
-            slope = logits.sub_((norm - math.log(room))[:, None]).exp_()
+            slope = logits.mul_((room / total)[:, None])
             slope.scatter_add_(1, label, slope.new_full(label.shape, -room))
             slope = slope.to(part.dtype)
             if want_hidden:

@@ -156,10 +156,14 @@ def test_the_loss_scale_is_multiplied_before_the_cast():
 def test_logits_of_the_whole_batch_never_exist(monkeypatch):
     seen = []
     monkeypatch.setattr(losses, "CHUNK_ELEMENTS", 31 * 5)
-    matmul = torch.Tensor.__matmul__
-    monkeypatch.setattr(
-        torch.Tensor, "__matmul__", lambda a, b: seen.append(matmul(a, b)) or seen[-1]
-    )
+    for owner, name in ((torch.Tensor, "__matmul__"), (torch, "mm")):
+        product = getattr(owner, name)
+
+        def watched(*arguments, product=product, **options):
+            seen.append(product(*arguments, **options))
+            return seen[-1]
+
+        monkeypatch.setattr(owner, name, watched)
     weighted_cross_entropy(*random_case()).backward()
     assert max(t.numel() for t in seen) <= 31 * 8 and len(seen) > 6
 
