@@ -132,7 +132,7 @@ def test_local_again_is_done_and_other_settings_are_refused(local):
     before = {p: p.stat().st_mtime_ns for p in (base / "data").rglob("*.jsonl")}
     get_pile.main([*words, "--plant-noise", "0.3"])
     assert before == {p: p.stat().st_mtime_ns for p in (base / "data").rglob("*.jsonl")}
-    with pytest.raises(InputError, match="another plant_noise.*expected 0.3, found 0.1"):
+    with pytest.raises(InputError, match="another plant_noise.*expected plant_noise 0.3, found plant_noise 0.1"):
         get_pile.main([*words, "--plant-noise", "0.1"])
 
 
@@ -242,7 +242,7 @@ def test_limit_and_compression(tmp_path):
     folder = get(tmp_path, "--from", "copy", "--limit", 33, "--compress", "zstd")
     assert [p.name for p in text_files(folder)] == ["0.jsonl.zst"]
     assert list(Documents(text_files(folder))) == pile(33)
-    with pytest.raises(InputError, match="another limit.*expected 33, found 34"):
+    with pytest.raises(InputError, match="another limit.*expected limit 33, found limit 34"):
         get(tmp_path, "--from", "copy", "--limit", 34, "--compress", "zstd")
 
 
