@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 from data_utils.start import CODE_ROOT
+from miniplm import score_job, selection
 from pretrain.settings import TrainSettings
+from tools import split_ref_data
+from tools.process_data import tokenize_pile
 
 GPUS = 8  # of the original's nodes; accumulation x micro-batch x GPUS is the global batch
 ROW = "micro_batch accumulation lr lr_min warmup total save_every".split()
@@ -121,6 +124,61 @@ def test_the_numbers_that_no_launcher_names():
     assert (settings.beta2, settings.weight_decay, settings.clip) == (0.98, 0.01, 1.0)
     assert (settings.seed, settings.log_every, settings.zero_stage) == (10, 10, 1)
     assert (settings.shuffle, settings.precision) == (False, "auto")
+
+
+def test_the_numbers_of_programs_without_a_launcher():
+    settings, numbers = TrainSettings(), dict(zip(ROW, QWEN["200M"], strict=True))
+    assert (settings.micro_batch, settings.lr) == (numbers["micro_batch"], numbers["lr"])
+    assert (settings.lr_min, settings.warmup_steps) == (numbers["lr_min"], numbers["warmup"])
+    assert (settings.total_steps, settings.save_every) == (numbers["total"], numbers["save_every"])
+    assert settings.global_batch == 512
+    text = tokenize_pile.Settings()
+    assert (text.max_length, text.shard_size, text.add_bos) == (1025, 1_000_000, False)
+    assert selection.Settings().shard_size == 1_000_000
+    scoring = score_job.Settings()
+    assert (scoring.shards, scoring.tokens_per_batch) == ("0:200", 16 * 1024)
+    assert split_ref_data.Settings().shards == "240:246"
+
+
+@pytest.mark.parametrize(
+    "name, text, corpus, more",
+    [
+        ("pile_qwen", "data/pile/train", f"{PILE}/qwen-1025", {}),
+        (
+            "dclm_qwen",
+            "data/dclm",
+            "processed_data/dclm/qwen-1025",
+            {"split": "test", "source": "dclm"},
+        ),
+    ],
+)
+def test_tokenising_launchers(name, text, corpus, more, echo):
+    command = words(echo, f"scripts/tools/process_data/{name}.sh", "/base")
+    assert command[:2] == [str(CODE_ROOT / "tools/process_data/tokenize_pile.py"), "/base"]
+    assert flags(command) == {
+        "data-dir": text,
+        "tokenizer-path": "checkpoints/qwen/1.8B",
+        "save": corpus,
+        "max-length": "1025",
+        "shard-size": "1000000",
+        **more,
+    }
+
+
+def test_the_evaluation_launcher(echo):
+    """The original's took a port in the place where its users put the model."""
+    for words_of_user, variables in (
+        (["--model-path", "m", "--ckpt-name", "n"], {}),
+        ([], {"MODEL_PATH": "m", "CKPT_NAME": "n"}),
+    ):
+        command = words(echo, "scripts/eval/lm.sh", "/base", *words_of_user, **variables)
+        assert command[:2] == [str(CODE_ROOT / "eval/lm.py"), "/base"]
+        assert flags(command) == {
+            "model-path": "m",
+            "ckpt-name": "n",
+            "data-dir": "processed_data/dclm/qwen-1025",
+            "split": "test",
+        }
 
 
 @pytest.mark.parametrize("model, store", [("1.8B", "qwen_1.8B"), ("104M", "qwen_104M")])

@@ -20,6 +20,7 @@ SIZES = [  # name, class, hidden, FFN, layers, heads, vocabulary, parameters, ti
     ("mamba/130M", "Mamba", 768, None, 24, None, 50_280, 129_135_360, True),
 ]
 NAMES = [row[0] for row in SIZES]
+OTHER_TOKENS = {"llama3.1/212M": (128_000, 128_001), "mamba/130M": (0, 0)}  # BOS, end-of-text
 
 
 def on_meta(name: str) -> torch.nn.Module:
@@ -67,11 +68,21 @@ def test_no_dropout_anywhere(name):
     assert all(module.p == 0 for module in model.modules() if isinstance(module, torch.nn.Dropout))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("qwen")])
-def test_padding_is_end_of_text_and_there_is_no_bos(name):
+def test_mamba_details():
+    """Those of the published mamba-130m-hf that its size does not show."""
+    values = read_config(MODELS / "mamba/130M.json")
+    assert values["initializer_range"] == 0.1 and values["layer_norm_epsilon"] == 1e-5
+    assert values["residual_in_fp32"] and not values["rescale_prenorm_residual"]
+    steps = [values[f"time_step_{name}"] for name in ("min", "max", "floor", "scale")]
+    assert steps == [0.001, 0.1, 0.0001, 1.0]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_padding_is_end_of_text_and_qwen_has_no_bos(name):
+    bos, eos = OTHER_TOKENS.get(name, (None, 151_643))
     values = json.loads((MODELS / f"{name}.json").read_text())
-    assert values["eos_token_id"] == values["pad_token_id"] == 151_643
-    assert values["bos_token_id"] is None
+    assert values["eos_token_id"] == values["pad_token_id"] == eos
+    assert values["bos_token_id"] == bos
 
 
 def test_every_configuration_can_be_built():

@@ -26,6 +26,12 @@ def test_hand_made_numbers(base):
     np.testing.assert_array_equal(t - ref, R)
 
 
+def test_means_are_divided_in_float64(base):
+    """Of float32 sums; neither quotient is a float32 number."""
+    make.save_scores(base / "scores/T", base / "corpus", "teacher", [-10.0, -1.0], [3, 3])
+    assert Scores(base / "scores/T", "").means().tolist() == [-10 / 3, -1 / 3]
+
+
 def test_what_was_counted_must_agree():
     counts = np.arange(1000)
     program.same_counts(counts, counts.copy())

@@ -66,6 +66,15 @@ def test_means_are_used_as_they_are(base):
     assert "artefacts are whole" in make.run("tools/verify.py", base / "store").stdout
 
 
+def test_ten_comes_after_nine(base):
+    losses = theirs(base / "many", 75, size=5, undefined=())
+    run = import_scores(base, "many", "store of many")
+    assert run.code == 0, run.errors
+    means = Scores(base / "store of many", "").means()
+    losses[np.isnan(means)] = np.nan
+    np.testing.assert_array_equal(means, -losses.astype(np.float64))
+
+
 def test_some_of_the_shards_and_a_known_model(base):
     losses = theirs(base / "part", SHARD, size=10, undefined=())
     make.save_model(base / "teacher", make.qwen_config(600), 1)
@@ -93,6 +102,15 @@ def test_two_sets_of_files_are_two_models(base):
     assert models[0] != models[1]
 
 
+CONTENTS = {  # what is in scores_1.pt instead of its losses
+    "a short file": lambda losses: losses[:-1],
+    "two dimensions": lambda losses: losses[:, None],
+    "half precision": lambda losses: losses.half(),
+    "a list": lambda losses: losses.tolist(),
+    "an object": lambda _: Path("nowhere"),  # a pickle that makes one could run any code
+}
+
+
 def spoil(folder: Path, what: str) -> None:
     path = folder / "scores_1.pt"
     losses = torch.load(path, weights_only=True)
@@ -100,16 +118,10 @@ def spoil(folder: Path, what: str) -> None:
         path.unlink()
     elif what == "a missing last file":
         (folder / "scores_3.pt").unlink()
-    elif what == "a short file":
-        torch.save(losses[:-1], path)
     elif what == "one score less":
         torch.save(torch.ones(14), folder / "scores_3.pt")
-    elif what == "two dimensions":
-        torch.save(losses[:, None], path)
-    elif what == "half precision":
-        torch.save(losses.half(), path)
-    elif what == "a list":
-        torch.save(losses.tolist(), path)
+    elif what in CONTENTS:
+        torch.save(CONTENTS[what](losses), path)
     elif what == "a torn file":
         path.write_bytes(path.read_bytes()[:-100])
     elif what == "infinity":
@@ -127,6 +139,7 @@ def spoil(folder: Path, what: str) -> None:
         ("two dimensions", 2, "found torch.float32 (20, 1)"),
         ("half precision", 2, "found torch.float16 (20,)"),
         ("a list", 2, "found list"),
+        ("an object", 2, "cannot be read"),
         ("a torn file", 2, "cannot be read"),
         ("infinity", 3, "the loss is inf for row 22 of data_0"),
     ],
