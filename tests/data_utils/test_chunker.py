@@ -16,7 +16,7 @@ from tests import make
 from tests.chunk_oracle import SlowChunker
 
 # Byte-level spelling: Ġ is a space, Ċ a newline.
-PIECES = "a . .Ġ Ġb Ċ ;Ċ !x (. (.) [! <? <?> \\. \\{. }; {; Ġ ?".split()
+PIECES = "a . .Ġ Ġb Ċ ;Ċ !x (. (.) [! <? <?> \\. \\{. }; {; Ġ ? Ġ.".split()
 VOCABULARY = [make.EOS, "<|bos|>", *PIECES]
 BRANCHES = {
     "end-of-text",
@@ -84,10 +84,11 @@ def compare(fast: Chunker, slow: SlowChunker, documents, batch=1) -> None:
 def test_sentence_end_tokens_follow_the_rule(tiny_tokenizer):
     tables = sentence_ends(tiny_tokenizer)
     ends = [piece for piece, end in zip(VOCABULARY, tables.ends, strict=True) if end]
-    assert ends == [".", ".Ġ", "Ċ", ";Ċ", "!x", "(.)", "<?>", "\\{.", "};", "{;", "?"]
+    assert ends == [".", ".Ġ", "Ċ", ";Ċ", "!x", "(.)", "<?>", "\\{.", "};", "{;", "?", "Ġ."]
     newline = [piece for piece, yes in zip(VOCABULARY, tables.newline, strict=True) if yes]
     space = [piece for piece, yes in zip(VOCABULARY, tables.space, strict=True) if yes]
-    assert (newline, space) == (["Ċ", ";Ċ"], [".Ġ", "Ġb", "Ġ"])
+    # A clean-up of spaces would take the one of the last.
+    assert (newline, space) == (["Ċ", ";Ċ"], [".Ġ", "Ġb", "Ġ", "Ġ."])
 
 
 def test_random_documents_hit_every_branch_and_agree(tiny_tokenizer, monkeypatch):
