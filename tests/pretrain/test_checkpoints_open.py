@@ -100,6 +100,7 @@ def start(base: Path, family: str, precision: str) -> programs.Program:
         "total-steps": 6,
         "save-every": 3,
         "valid-every": 3,
+        "log-every": 2,
     }
     flags = [word for name, value in settings.items() for word in (f"--{name}", value)]
     return programs.start(base, "pretrain.train", base, *flags)
@@ -115,6 +116,12 @@ def logged(base) -> dict[str, dict[int, float]]:
         rows = read_metrics(base / name)
         found[name] = {row["step"]: row["valid_loss"] for row in rows if "valid_loss" in row}
     return found
+
+
+def test_steps_that_are_logged(base, logged):
+    """Every second one, the last, and those with a held-out loss."""
+    for name in logged:
+        assert [row["step"] for row in read_metrics(base / name)] == [2, 3, 4, 6]
 
 
 @pytest.fixture(scope="module")
