@@ -216,10 +216,10 @@ def test_a_configuration_that_is_none(tmp_path, text):
         new_model(path, 0, "sdpa")
 
 
-def test_precision():
-    if torch.cuda.is_available():
-        assert resolve_precision("auto") == "fp16"
-        return
+def test_precision(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resolve_precision("auto") == "fp16" and resolve_precision("bf16") == "bf16"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert resolve_precision("auto") == "fp32" and resolve_precision("bf16") == "bf16"
     with pytest.raises(EnvironmentFault, match="fp16"):
         resolve_precision("fp16")
