@@ -64,7 +64,8 @@ def require(folder: Path, kind: str, fix: str, *, contents: bool = False) -> dic
     files' checksums are compared too, which reads them whole.
     """
     if not folder.is_dir():
-        raise InputError(f"there is no {kind}", where=folder, fix=fix)
+        there = "are" if kind == "scores" else "is"
+        raise InputError(f"there {there} no {kind}", where=folder, fix=fix)
     manifest = read_manifest(folder)
     if manifest is None:
         if (folder / SETTINGS).exists():

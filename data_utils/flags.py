@@ -69,7 +69,5 @@ def base_folder(base_path: str) -> Path:
     """BASE_PATH as an absolute path; one that does not exist is an error."""
     folder = Path(base_path).expanduser().resolve()
     if not folder.is_dir():
-        raise InputError(
-            "BASE_PATH is not a folder", where=folder, fix="create it or give the right one"
-        )
+        raise InputError(f"BASE_PATH is no folder: {folder}", fix="create it or give the right one")
     return folder

@@ -19,7 +19,7 @@ if (($# < 2)) || [[ ! -f $1 ]]; then
   exit 2
 fi
 if [[ ! -d $2 ]]; then
-  echo "ERROR BASE_PATH is not a folder: $2. Fix: create it or give the right one" >&2
+  echo "ERROR BASE_PATH is no folder: $2. Fix: create it or give the right one" >&2
   exit 2
 fi
 if [[ -n $ARRAY && $NODES != 1 ]]; then

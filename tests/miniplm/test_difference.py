@@ -218,7 +218,7 @@ def test_a_score_that_is_no_number_never_gets_into_a_difference(base, monkeypatc
 
 
 def test_missing_and_unfinished_stores(base, monkeypatch):
-    refuse(monkeypatch, base, InputError, "there is no scores in .*scores/T")
+    refuse(monkeypatch, base, InputError, "there are no scores in .*scores/T")
     stores(base)
     refuse(monkeypatch, base, InputError, "scores/Q", "--ref-name", "Q")
     (base / "scores/R" / artefact.MANIFEST).unlink()

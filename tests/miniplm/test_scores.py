@@ -310,7 +310,7 @@ def test_a_damaged_store_is_not_read(base, tmp_path):
     block.unlink()
     with pytest.raises(ArtefactError, match="missing"):
         Scores(good, "")
-    with pytest.raises(InputError, match="there is no scores"):
+    with pytest.raises(InputError, match="there are no scores"):
         Scores(tmp_path / "nowhere", "")
     short = make.save_scores(tmp_path / "short", corpus, "m", [-1.0] * 8, [1] * 8)
     path = short / f"block_000001{SUFFIX}"

@@ -208,7 +208,7 @@ def test_a_ratio_that_selects_none(base, monkeypatch):
 def test_a_store_of_another_kind(base, monkeypatch):
     folder = base / "scores/diff-T-R"
     folder.rename(base / "scores/gone")
-    with pytest.raises(InputError, match="there is no scores"):
+    with pytest.raises(InputError, match="there are no scores"):
         run(monkeypatch, base)
     make.save_scores(folder, base / "corpus", "m", [-1.0], [1])
     with pytest.raises(InputError, match="no store of differences"):
