@@ -34,9 +34,7 @@ SEEDS = (
 )
 SMALL_RUN = (
     "A run as small as this shows that every stage works and what is selected. It does not show "
-    "what selection is worth for a real student: measured at this size on clean text, students on "
-    "the selected half were behind those on a random half by 0.016 to 0.085 nats a token, and the "
-    "seed alone moved losses by 0.03 to 0.09."
+    "what selection is worth for a real student; scripts/experiments/planted_noise.sh looks longer."
 )
 NOISY_POOL = (
     "The pool held planted noise, so the difference says what leaving that noise out is worth, not "
