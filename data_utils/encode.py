@@ -16,7 +16,7 @@ import numpy as np
 
 from data_utils.characters import Characters
 from data_utils.errors import ArtefactError
-from data_utils.start import die_with_parent
+from data_utils.record import die_with_parent
 from data_utils.tokenizer import PROBE, load_tokenizer
 
 SAMPLE = 1 << 20  # characters that are compared at the start

@@ -1,11 +1,7 @@
 """How a program starts and ends: the Python it runs under, its exit code, its one message."""
 
-import contextlib
-import ctypes
 import importlib.util
-import json
 import os
-import signal
 import socket
 import sys
 import time
@@ -14,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 CODE_ROOT = Path(__file__).resolve().parents[1]
-PR_SET_PDEATHSIG = 1
 
 
 def use_project_python() -> None:
@@ -23,17 +18,6 @@ def use_project_python() -> None:
     if importlib.util.find_spec("torch") is None and venv_python.exists():
         if Path(sys.prefix).resolve() != (CODE_ROOT / ".venv").resolve():
             os.execv(venv_python, [str(venv_python), *sys.orig_argv[1:]])
-
-
-def die_with_parent(parent: int) -> None:
-    """Ask the kernel to end this process when its parent dies, however it dies.
-
-    parent: its process id; one that is gone already is noticed too. What counts is the parent's
-    thread that started this process.
-    """
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def run(main: Callable[[], None]) -> None:
@@ -48,6 +32,8 @@ def run(main: Callable[[], None]) -> None:
     except SystemExit:
         raise
     except BaseException as error:  # every outcome is turned into an exit code here
+        from data_utils.record import write_record
+
         code, message = outcome(error)
         record = os.environ.get("RUN_RECORD")
         if record:
@@ -85,19 +71,3 @@ def patience(code: int) -> int:
     """
     clear = code == 75 or (code in (2, 3) and os.environ.get("RANK", "0") == "0")
     return 0 if clear else 3
-
-
-def write_record(record: Path, code: int, message: str) -> bool:
-    """Leave code and message for the launcher; the first process to fail on this machine wins.
-
-    False if it cannot be written: SAVE may be full, or gone.
-    """
-    temporary = record.with_name(f"{record.name}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps({"code": code, "message": message}))
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, record)
-        temporary.unlink()
-    except OSError:
-        return False
-    return True

@@ -120,7 +120,7 @@ class Engine:
 CONVERT = """
 import os, sys
 sys.path.insert(0, sys.argv.pop(1))
-from data_utils.start import die_with_parent
+from data_utils.record import die_with_parent
 die_with_parent(int(sys.argv.pop(1)))
 own = os.getpid()
 os.register_at_fork(after_in_child=lambda: die_with_parent(own))

@@ -32,9 +32,9 @@ import uuid
 
 from data_utils.errors import EnvironmentFault, InputError, ProgramError, Stopped
 from data_utils.flags import Parser
-from data_utils.start import CODE_ROOT, write_record
+from data_utils.record import beside, failure, machine, write_record
+from data_utils.start import CODE_ROOT
 from pretrain.launch_deepspeed import PORT, SIGNALS, deepspeed, read_hosts
-from pretrain.watch import beside, failure, machine
 
 STRAGGLERS = 10  # seconds from the record of a failure to SIGKILL
 

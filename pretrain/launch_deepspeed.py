@@ -21,8 +21,8 @@ from pathlib import Path
 
 from data_utils.errors import EnvironmentFault, InputError
 from data_utils.flags import under
-from data_utils.start import CODE_ROOT, die_with_parent
-from pretrain.watch import beside
+from data_utils.record import beside, die_with_parent
+from data_utils.start import CODE_ROOT
 
 SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 EXPORTED = "RUN_RECORD RUN_LAUNCHER OMP_NUM_THREADS DS_ACCELERATOR HF_HUB_OFFLINE"

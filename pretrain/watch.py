@@ -1,6 +1,6 @@
 """Watching the other processes of a run: a failure anywhere ends all of them and is told once.
 
-A thread of every process looks twice a second for: the record of a failure (data_utils/start.py)
+A thread of every process looks twice a second for: the record of a failure (data_utils/record.py)
 of any launcher of the run; a process of the same launcher, or that itself, that died without a
 word; a launcher's sign of life, RECORD.alive, that stays away; a request to stop, RECORD.stop; a
 collective that lasts longer than DIST_TIMEOUT. What a process is at, it tells the others through
@@ -22,55 +22,14 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from data_utils.errors import EnvironmentFault, Stopped
-from data_utils.start import die_with_parent, write_record
+from data_utils.errors import EnvironmentFault
+from data_utils.record import alive, beside, failure, launcher_here, machine, write_record
 
 POLL = 0.5  # seconds
 ANSWER = 4  # seconds that the others get to say where they are
 SILENCE = 40  # seconds without a launcher's sign of life, which comes every second
 PREFIX = "miniplm"
 AGAIN = "the same command goes on from the last checkpoint"
-
-
-def machine() -> str:
-    """What tells machines (and containers with processes of their own) apart."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-
-
-def alive(process: int) -> bool:
-    """Whether a process of this machine is there and no zombie."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def launcher_here() -> int | None:
-    """The process id of this worker's launcher, if it runs on this machine."""
-    place, _, process = os.environ["RUN_LAUNCHER"].rpartition(" ")
-    return int(process) if place == machine() else None
-
-
-def die_with_launcher() -> None:
-    """End this worker when what started it dies, or the launcher has died before."""
-    die_with_parent(os.getppid())
-    if launcher_here() and not alive(launcher_here()):
-        os._exit(1)
-
-
-def failure(record: Path) -> dict | None:
-    """What a record says, unless there is none or it is of a run stopped with its work saved."""
-    try:
-        outcome = json.loads(record.read_text())
-    except (OSError, ValueError):
-        return None
-    return None if outcome["code"] == Stopped.code else outcome
-
-
-def beside(record: Path, word: str) -> Path:
-    """RECORD.alive, a launcher's sign of life, or RECORD.stop, a request to its workers."""
-    return record.with_name(f"{record.name}.{word}")
 
 
 class Watch:

@@ -93,14 +93,6 @@ def kill_at(owner: object, name: str, moment: int) -> None:
     setattr(owner, name, outer)
 
 
-def alive(process: int) -> bool:
-    """Whether a process is there and no zombie."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 def _main(module: str, arguments: list[str], environment: dict, output_file: Path) -> None:
     for descriptor, path in ((1, output_file), (2, output_file.with_suffix(".err"))):
         file = os.open(path, os.O_WRONLY | os.O_APPEND)

@@ -23,8 +23,8 @@ from tokenizers.decoders import ByteLevel
 from data_utils.corpus import Corpus
 from data_utils.encode import Encoder, SlowEncoder
 from data_utils.errors import ArtefactError, EnvironmentFault, InputError
+from data_utils.record import die_with_parent
 from data_utils.shards import token_type
-from data_utils.start import die_with_parent
 from data_utils.tokenizer import load_tokenizer
 
 SAMPLE_ROWS = 256  # spread over the corpus: what the Encoder compares its two programs on

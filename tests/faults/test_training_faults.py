@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from data_utils import artefact
+from data_utils.record import alive
 from pretrain import checkpoints
-from tests import make, programs
+from tests import make
 from tests.faults import hooks
 from tests.pretrain.runs import VARIABLES, Machine, flags, make_base, same_run, train
 
@@ -142,7 +143,7 @@ def test_killed_while_it_converts_no_process_is_left(base, undisturbed):
     try:
         no_process_left(folder)
     finally:
-        for process in filter(programs.alive, converters):
+        for process in filter(alive, converters):
             os.kill(process, signal.SIGKILL)
     run = hooks.start(base, flags(SAVE="converting", ZERO_STAGE=2)).wait()
     assert run.code == 0 and "converting" in run.output, run.errors

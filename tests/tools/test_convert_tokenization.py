@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from data_utils import artefact, disk, encode
 from data_utils.corpus import Corpus
+from data_utils.record import alive
 from data_utils.tokenizer import copy_tokenizer, load_tokenizer
 from tests import make, programs
 from tools import convert_tokenization, token_converter
@@ -398,9 +399,7 @@ def test_workers_end_with_their_parent(base):
     os.kill(program.pid, signal.SIGKILL)
     program.wait()
     deadline = time.monotonic() + 10
-    while (
-        left := [worker for worker in workers if programs.alive(worker)]
-    ) and time.monotonic() < deadline:
+    while (left := [worker for worker in workers if alive(worker)]) and time.monotonic() < deadline:
         time.sleep(0.05)
     for worker in left:
         os.kill(worker, signal.SIGKILL)

@@ -18,6 +18,7 @@ import zstandard
 
 from data_utils import artefact, encode, shards
 from data_utils.chunker import Sequences
+from data_utils.record import alive
 from tests import make, programs
 from tools.process_data import corpus_page, progress, shuffled_shards, source_table, tokenize_pile
 
@@ -151,7 +152,7 @@ def test_no_worker_of_a_killed_run_is_left(base):
         time.sleep(0.02)
     assert process.exitcode == -signal.SIGKILL and len(workers) >= 2
     deadline = time.monotonic() + 20
-    while (left := [w for w in workers if programs.alive(w)]) and time.monotonic() < deadline:
+    while (left := [w for w in workers if alive(w)]) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not left
 

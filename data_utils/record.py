@@ -1,0 +1,85 @@
+"""How the processes of a run end together: with their parent, and with a record of what failed.
+
+RUN_RECORD names a worker's record: the first failure on its machine, as {code, message}. Beside it
+lie RECORD.alive, the launcher's sign of life, and RECORD.stop, a request to its workers.
+RUN_LAUNCHER says on which machine the launcher runs, and as which process.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+from pathlib import Path
+
+from data_utils.errors import Stopped
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel to end this process when its parent dies, however it dies.
+
+    parent: its process id; one that is gone already is noticed too. What counts is the parent's
+    thread that started this process.
+    """
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def machine() -> str:
+    """What tells machines (and containers with processes of their own) apart."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+
+
+def alive(process: int) -> bool:
+    """Whether a process of this machine is there and no zombie."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def launcher_here() -> int | None:
+    """The process id of this worker's launcher, if it runs on this machine."""
+    place, _, process = os.environ["RUN_LAUNCHER"].rpartition(" ")
+    return int(process) if place == machine() else None
+
+
+def die_with_launcher() -> None:
+    """End this worker when what started it dies, or the launcher has died before."""
+    die_with_parent(os.getppid())
+    if launcher_here() and not alive(launcher_here()):
+        os._exit(1)
+
+
+def failure(record: Path) -> dict | None:
+    """What a record says, unless there is none or it is of a run stopped with its work saved."""
+    try:
+        outcome = json.loads(record.read_text())
+    except (OSError, ValueError):
+        return None
+    return None if outcome["code"] == Stopped.code else outcome
+
+
+def beside(record: Path, word: str) -> Path:
+    """RECORD.alive, a launcher's sign of life, or RECORD.stop, a request to its workers."""
+    return record.with_name(f"{record.name}.{word}")
+
+
+def write_record(record: Path, code: int, message: str) -> bool:
+    """Leave code and message for the launcher; the first process to fail on this machine wins.
+
+    False if it cannot be written: SAVE may be full, or gone.
+    """
+    temporary = record.with_name(f"{record.name}.{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps({"code": code, "message": message}))
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, record)
+        temporary.unlink()
+    except OSError:
+        return False
+    return True
