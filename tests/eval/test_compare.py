@@ -122,7 +122,7 @@ def test_the_program_prints_and_writes_all_of_it(base):
     lengths = Corpus(base / "corpus").lengths(np.arange(ROWS))
     assert student["unique_tokens"] == lengths.sum()  # more than one epoch: the whole corpus
     page = (base / "out/report.html").read_text()
-    for words in ("student is ahead of control by", "seeds", "clean text", "1 min 27 s"):
+    for words in ("student is ahead of control by", "seeds", "a real student", "1 min 27 s"):
         assert words in result.stdout and words in page, words
     assert "100.0 %" in result.stdout  # source B is kept whole
     assert page.count("data:image/png;base64,") == 3
