@@ -228,14 +228,13 @@ class Output:
     def _differences(self, content: dict, inputs: dict) -> list[dict]:
         """{name, from, to} of every setting and input that is not that of the folder."""
         now = json.loads(json.dumps(self.content))
-        pairs = {name: (content.get(name), now.get(name)) for name in now.keys() | content.keys()}
-        for name in self.inputs.keys() | inputs.keys():
-            mine = self.inputs[name][1]["fingerprint"] if name in self.inputs else None
-            pairs[name] = (inputs.get(name, {}).get("fingerprint"), mine)
+        mine = {name: entry["fingerprint"] for name, (_, entry) in self.inputs.items()}
+        theirs = {name: entry.get("fingerprint") for name, entry in inputs.items()}
         return [
-            {"name": name, "from": old, "to": new}
-            for name, (old, new) in sorted(pairs.items())
-            if old != new
+            {"name": name, "from": former.get(name), "to": found.get(name)}
+            for former, found in ((content, now), (theirs, mine))
+            for name in sorted(former.keys() | found.keys())
+            if former.get(name) != found.get(name)
         ]
 
     def _refuse(self, differences: list[dict]) -> None:

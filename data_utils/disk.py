@@ -16,17 +16,25 @@ def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO]:
     """Open a temporary file beside path; on success it is fsynced and renamed to path."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
-        with open(temporary, mode) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        fsync_folder(path.parent)
-    except OSError as error:  # a full disk is met by a write, which does not know its file
-        error.filename = error.filename or str(path)
-        raise
+        with named(path):
+            with open(temporary, mode) as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            fsync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def named(path: Path | str) -> Iterator[None]:
+    """Name the file in an error that does not: a write on a full disk does not know its file."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def remove_leftovers(folder: Path) -> None:

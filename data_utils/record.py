@@ -15,6 +15,8 @@ from pathlib import Path
 from data_utils.errors import Stopped
 
 PR_SET_PDEATHSIG = 1
+# What asks a program to end with its work saved.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 
 
 def die_with_parent(parent: int) -> None:

@@ -31,7 +31,7 @@ import torch
 from data_utils import artefact
 from data_utils.errors import ArtefactError, Stopped
 from data_utils.flags import parse
-from data_utils.record import die_with_launcher
+from data_utils.record import STOP_SIGNALS, die_with_launcher
 from miniplm import import_scores
 from miniplm.progress import Progress
 from miniplm.score_job import Job, Settings, prepare
@@ -39,7 +39,6 @@ from miniplm.scores import FILL, describe_block, first_bad, read_block, write_bl
 from pretrain.flops import forward_flops, peak_flops
 from pretrain.log_probs import row_log_probs
 from pretrain.models import compile_trunk, load_model, resolve_precision
-from pretrain.processes import STOP_SIGNALS
 
 
 def check(argv: list[str]) -> Path:

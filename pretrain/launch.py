@@ -32,9 +32,9 @@ import uuid
 
 from data_utils.errors import EnvironmentFault, InputError, ProgramError, Stopped
 from data_utils.flags import Parser
-from data_utils.record import beside, failure, machine, write_record
+from data_utils.record import STOP_SIGNALS, beside, failure, machine, write_record
 from data_utils.start import CODE_ROOT
-from pretrain.launch_deepspeed import PORT, SIGNALS, deepspeed, read_hosts
+from pretrain.launch_deepspeed import PORT, deepspeed, read_hosts
 
 STRAGGLERS = 10  # seconds from the record of a failure to SIGKILL
 
@@ -48,8 +48,8 @@ class WorkersEnded(ProgramError):
 
 
 def main() -> None:
-    for name in SIGNALS.split(","):
-        signal.signal(signal.Signals[name], stop_at_once)
+    for number in STOP_SIGNALS:
+        signal.signal(number, stop_at_once)
     options = read_options()
     hosts = read_hosts(options) if options.launcher == "deepspeed" else {}
     world = sum(hosts.values()) or options.nproc * options.nnodes
@@ -158,7 +158,12 @@ def torchrun(options: argparse.Namespace) -> int:
         place += ["--master-port", str(options.master_port or PORT)]
         place += ["--rdzv-conf", f"timeout={options.dist_timeout}"]
     arguments = ["--nproc-per-node", str(options.nproc), "--nnodes", str(options.nnodes), *place]
-    arguments += ["--signals-to-handle", SIGNALS, "--shutdown-timeout", str(options.grace)]
+    arguments += [
+        "--signals-to-handle",
+        ",".join(s.name for s in STOP_SIGNALS),
+        "--shutdown-timeout",
+        str(options.grace),
+    ]
     arguments += [str(CODE_ROOT / options.program), *options.arguments]
     try:
         run.main(arguments)
@@ -180,7 +185,7 @@ def torchrun(options: argparse.Namespace) -> int:
 def outcome(record: Path, options: argparse.Namespace, exit_code: int) -> ProgramError:
     """What the first failing worker recorded, or what is known of one that left no word."""
     print(file=sys.stderr)  # a worker may have ended in the middle of its progress bar
-    if not record.exists() and exit_code < 0 and signal.Signals(-exit_code).name in SIGNALS:
+    if not record.exists() and -exit_code in STOP_SIGNALS:
         return Stopped(f"by {signal.Signals(-exit_code).name} before the first step")
     if not record.exists():
         end = f"by {signal.Signals(-exit_code).name}" if exit_code < 0 else f"with {exit_code}"

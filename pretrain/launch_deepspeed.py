@@ -21,10 +21,9 @@ from pathlib import Path
 
 from data_utils.errors import EnvironmentFault, InputError
 from data_utils.flags import under
-from data_utils.record import beside, die_with_parent
+from data_utils.record import STOP_SIGNALS, beside, die_with_parent
 from data_utils.start import CODE_ROOT
 
-SIGNALS = "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1"
 EXPORTED = "RUN_RECORD RUN_LAUNCHER OMP_NUM_THREADS DS_ACCELERATOR HF_HUB_OFFLINE"
 PORT = 29500
 
@@ -105,8 +104,8 @@ def wait(process: subprocess.Popen, stop: Path, grace: int) -> int:
         asked.append(time.monotonic())
         stop.touch()
 
-    for name in SIGNALS.split(","):
-        signal.signal(signal.Signals[name], ask)
+    for number in STOP_SIGNALS:
+        signal.signal(number, ask)
     try:
         while process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):

@@ -4,11 +4,8 @@ import contextlib
 import json
 import os
 import sys
-import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
 
 from tqdm import tqdm
 
@@ -33,16 +30,6 @@ def read_metrics(folder: Path) -> list[dict]:
     return rows
 
 
-@contextlib.contextmanager
-def named(file: IO) -> Iterator[None]:
-    """Name the file in the error of a full disk: a write does not know it."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or file.name
-        raise
-
-
 class Metrics:
     """Writes the metrics of steps `done`..`total`; used by rank 0 only."""
 
@@ -60,7 +47,6 @@ class Metrics:
             desc=folder.name,
             mininterval=1 if sys.stderr.isatty() else 30,
         )
-        self.started = time.monotonic()
 
     def step(self, row: dict, due: bool) -> None:
         """One step is done; its figures are logged when due or when a held-out loss was taken.
@@ -73,7 +59,7 @@ class Metrics:
 
     def log(self, row: dict) -> None:
         """Append a step's figures and show the most telling ones."""
-        with named(self.file):
+        with disk.named(self.file.name):
             self.file.write(json.dumps(row) + "\n")
             self.file.flush()
             os.fsync(self.file.fileno())
@@ -87,7 +73,7 @@ class Metrics:
     def close(self) -> None:
         """End bar and file, draw the curves; wandb, which may wait for its network, goes on."""
         self.bar.close()
-        with named(self.file):
+        with disk.named(self.file.name):
             self.file.close()
         draw_curves(self.folder)
 

@@ -11,10 +11,8 @@ import torch
 import torch.distributed as dist
 
 from data_utils.errors import EnvironmentFault
-from data_utils.record import die_with_launcher
+from data_utils.record import STOP_SIGNALS, die_with_launcher
 from pretrain.watch import Watch
-
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP)
 
 
 @dataclass(frozen=True)

@@ -38,23 +38,25 @@ processes() {
   echo "${NPROC:-$((gpus > 1 ? gpus : 1))}"
 }
 
-# launch PROGRAM VARIABLE ...: run PROGRAM with --variable "$VARIABLE" for each that is not empty.
-launch() {
-  local program=$1 variable flag arguments=("$BASE_PATH")
-  shift
+# as_flags VARIABLE ...: FLAGS becomes --variable "$VARIABLE" for each that is not empty.
+as_flags() {
+  local variable flag
+  FLAGS=()
   for variable in "$@"; do
     flag=${variable,,}
-    if [[ -n ${!variable:-} ]]; then arguments+=("--${flag//_/-}" "${!variable}"); fi
+    if [[ -n ${!variable:-} ]]; then FLAGS+=("--${flag//_/-}" "${!variable}"); fi
   done
-  arguments+=("${USER_FLAGS[@]}")
+}
+
+# launch PROGRAM VARIABLE ...: run PROGRAM with --variable "$VARIABLE" for each that is not empty.
+launch() {
+  local program=$1
+  as_flags "${@:2}"
+  local arguments=("$BASE_PATH" "${FLAGS[@]}" "${USER_FLAGS[@]}")
   local command=("$PYTHON" "$CODE/$program")
   if [[ -n ${PROCESSES:-} && "$PROCESSES ${NNODES:-1} ${LAUNCHER:-}${HOSTFILE:-}" != "1 1 " ]]; then
-    command=("$PYTHON" "$CODE/pretrain/launch.py" --nproc "$PROCESSES")
-    for variable in LAUNCHER NNODES NODE_RANK MASTER_ADDR MASTER_PORT HOSTFILE GRACE DIST_TIMEOUT; do
-      flag=${variable,,}
-      if [[ -n ${!variable:-} ]]; then command+=("--${flag//_/-}" "${!variable}"); fi
-    done
-    command+=("$program")
+    as_flags LAUNCHER NNODES NODE_RANK MASTER_ADDR MASTER_PORT HOSTFILE GRACE DIST_TIMEOUT
+    command=("$PYTHON" "$CODE/pretrain/launch.py" --nproc "$PROCESSES" "${FLAGS[@]}" "$program")
   fi
   printf '%q ' "${command[@]}" "${arguments[@]}" | sed 's/^/+ /' >&2
   echo >&2

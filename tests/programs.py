@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -75,22 +76,49 @@ def call(folder: Path, module: str, *arguments: object, **environment: object) -
     return start(folder, module, *arguments, **environment).wait()
 
 
+def flags(settings: dict) -> list[object]:
+    """Settings, however their names are spelled, as flags of a program."""
+    return [w for k, v in settings.items() for w in (f"--{k.lower().replace('_', '-')}", v)]
+
+
+def one_message(run: Program, code: int, *parts: object) -> None:
+    """The exit code; one line of error with these parts and a fix; nothing of torchrun's."""
+    text = run.output + run.errors
+    assert run.code == code, text
+    lines = [line for line in text.splitlines() if "ERROR" in line]
+    assert len(lines) == 1 and lines[0].startswith("ERROR ") and " Fix: " in lines[0], text
+    for part in parts:
+        assert str(part) in lines[0], lines[0]
+    for word in ("Traceback", "elastic", "ChildFailed", "torchrun", "exitcode"):
+        assert word not in text
+
+
+def kill(*_: object) -> None:
+    """kill -9 this process."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def kill_at(owner: object, name: str, moment: int) -> None:
-    """Let this process kill -9 itself at owner.name: 0 before the first call, 1 behind it, ..."""
-    inner, count = getattr(owner, name), 0
+    """Let this process kill -9 itself at this half call of owner.name."""
+    setattr(owner, name, struck(getattr(owner, name), moment, kill))
+
+
+def struck(inner: Callable, moment: int, strike: Callable) -> Callable:
+    """inner, with strike() at a half call of it: 0 before the first one, 1 behind it, 2 ..."""
+    count = 0
 
     @functools.wraps(inner)
     def outer(*arguments, **options):
         nonlocal count
         if count == moment:
-            os.kill(os.getpid(), signal.SIGKILL)
+            strike()
         result = inner(*arguments, **options)
         if count + 1 == moment:
-            os.kill(os.getpid(), signal.SIGKILL)
+            strike()
         count += 2
         return result
 
-    setattr(owner, name, outer)
+    return outer
 
 
 def _main(module: str, arguments: list[str], environment: dict, output_file: Path) -> None:

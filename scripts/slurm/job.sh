@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # What submit.sh gives to sbatch: the launcher, once on each machine of the job.
-#   job.sh CODE LAUNCHER BASE_PATH [--flag value ...]
+#   job.sh LAUNCHER BASE_PATH [--flag value ...]
 set -euo pipefail
 
-launcher=$2
-shift 2
+launcher=$1
+shift
 if ((SLURM_NNODES > 1)); then
   MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
   export MASTER_ADDR MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000)) NNODES=$SLURM_NNODES

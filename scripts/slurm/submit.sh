@@ -45,5 +45,5 @@ if [[ -n $ARRAY ]]; then
 fi
 # shellcheck disable=SC2206 # these are words
 words+=(${SBATCH_FLAGS:-})
-sbatch "${words[@]}" "$CODE/scripts/slurm/job.sh" "$CODE" "$LAUNCHER_FILE" "$BASE_PATH" "$@"
+sbatch "${words[@]}" "$CODE/scripts/slurm/job.sh" "$LAUNCHER_FILE" "$BASE_PATH" "$@"
 echo "output: $BASE_PATH/results/slurm/"

@@ -7,7 +7,6 @@ The strike comes at a half call of it: 0 before the first one, 1 behind it, 2 be
 import functools
 import json
 import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,30 +54,14 @@ PHASES = {
 }
 
 
-def kill(*_: object) -> None:
-    """kill -9 this process."""
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def strike_at(phase: str, moment: int, strike: Callable[[], None]) -> None:
     """Let strike() happen in this process at this half call of the phase, once."""
     if PHASES[phase] is None:
         half_a_line(moment)
         return
     *outer, owner, name = PHASES[phase]
-    inner, count = getattr(owner, name), 0
-
-    @functools.wraps(inner)
-    def struck(*arguments, **options):
-        nonlocal count
-        if count == moment:
-            strike()
-        result = inner(*arguments, **options)
-        if count + 1 == moment:
-            strike()
-        count += 2
-        return result
-
+    inner = getattr(owner, name)
+    struck = programs.struck(inner, moment, strike)
     if not outer:
         setattr(owner, name, struck)
         return
@@ -105,7 +88,7 @@ def half_a_line(moment: int) -> None:
             line = json.dumps(row)
             self.file.write(line[: len(line) // 2])
             self.file.flush()
-            kill()
+            programs.kill()
         count += 1
         whole(self, row)
 
@@ -119,7 +102,9 @@ def run(words: list[str], output: Path, phase: str, moment: int, strike: Callabl
     programs._main("pretrain.train", words, {}, output)
 
 
-def start(base: Path, words: list, phase: str = "", moment: int = 0, strike: Callable = kill):
+def start(
+    base: Path, words: list, phase: str = "", moment: int = 0, strike: Callable = programs.kill
+):
     """Such a program, running; its output goes to new files in base."""
     output = base / f"struck_{len(list(base.glob('struck_*.out')))}.out"
     for path in (output, output.with_suffix(".err")):

@@ -155,7 +155,7 @@ def test_pruning_killed_at_any_moment_leaves_whole_ones(tmp_path, phase):
             fake_checkpoint(save, step)
 
         def prune(moment=moment, save=save):
-            hooks.strike_at(phase, moment, hooks.kill)
+            hooks.strike_at(phase, moment, programs.kill)
             train.prune(save, 6, 1, 4)
 
         process = FORK.Process(target=prune)

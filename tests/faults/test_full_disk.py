@@ -18,6 +18,7 @@ from pretrain import checkpoints
 from tests import make, programs
 from tests.faults import hooks
 from tests.pretrain.runs import flags, make_base, same_run
+from tests.programs import one_message
 
 MEGABYTES = 8
 
@@ -65,15 +66,6 @@ def fill(disk: Path, left: int = 0) -> None:
 def limit_files(size: int) -> None:
     """No file of this process may grow beyond this size, in bytes, from now on."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
-
-
-def one_message(run: programs.Program, code: int, *parts: object) -> None:
-    """The exit code and one line of error with these parts and a fix."""
-    lines = [line for line in run.errors.splitlines() if "ERROR" in line]
-    assert run.code == code and len(lines) == 1 and "Traceback" not in run.errors, run.errors
-    assert lines[0].startswith("ERROR ") and " Fix: " in lines[0], lines[0]
-    for part in parts:
-        assert str(part) in lines[0], lines[0]
 
 
 FULL = {  # phase, the file or folder that the message names

@@ -48,7 +48,7 @@ def flags(save: str, **changes: object) -> list:
         "tokens_per_batch": 200,
         **changes,
     }
-    return [w for k, v in settings.items() for w in (f"--{k.replace('_', '-')}", v)]
+    return programs.flags(settings)
 
 
 def score(base: Path, save: str, **changes: object) -> programs.Program:

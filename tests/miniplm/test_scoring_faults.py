@@ -45,7 +45,7 @@ def base(tmp_path_factory) -> Path:
 
 def flags(save: str, data_dir: str = "corpus", **settings: object) -> list:
     settings = {"model_path": "teacher", "data_dir": data_dir, "save": save, **settings}
-    return [w for k, v in settings.items() for w in (f"--{k.replace('_', '-')}", v)]
+    return programs.flags(settings)
 
 
 def call(base: Path, save: str, data_dir: str = "corpus", **settings: object) -> programs.Program:

@@ -10,12 +10,15 @@ import subprocess
 import time
 from pathlib import Path
 
+import numpy as np
+
 from data_utils.start import CODE_ROOT
 from pretrain.metrics import read_metrics
-from tests import make
+from tests import make, programs
 
 LAUNCHER = "scripts/pretrain/qwen/200M.sh"
 VOCAB, EOS, ROWS, LONGEST = 600, 0, 42, 33
+RARE = VOCAB - 1
 STEPS, BATCH, WARMUP, LR, LR_MIN = 12, 4, 3, 1e-2, 1e-3
 VARIABLES = {
     "MODEL_CONFIG": "model.json",
@@ -45,14 +48,21 @@ def make_base(base: Path) -> Path:
     return base
 
 
+def make_rare_corpus(base: Path) -> None:
+    """base/corpus, whose row 6 alone has the id RARE; the second step of 4 rows takes it."""
+    tokenizer = make.train_tokenizer(base / "tokenizer", make.documents(50), VOCAB)
+    rows = [np.minimum(row, RARE - 1) for row in make.random_rows(12, VOCAB, 0, longest=17)]
+    rows[6] = np.array([5, RARE, 7, 8])
+    make.save_corpus(base / "corpus", rows, tokenizer, max_length=17)
+
+
 def train(base: Path, save: str, **variables: object) -> subprocess.CompletedProcess:
     return make.run(LAUNCHER, base, **{**VARIABLES, "SAVE": save, **variables})
 
 
 def flags(**more: object) -> list[object]:
     """The same settings as flags of the program."""
-    values = {**VARIABLES, **more}
-    return [w for k, v in values.items() for w in (f"--{k.lower().replace('_', '-')}", v)]
+    return programs.flags({**VARIABLES, **more})
 
 
 class Machine:

@@ -102,7 +102,7 @@ def start(base: Path, family: str, precision: str) -> programs.Program:
         "valid-every": 3,
         "log-every": 2,
     }
-    flags = [word for name, value in settings.items() for word in (f"--{name}", value)]
+    flags = programs.flags(settings)
     return programs.start(base, "pretrain.train", base, *flags)
 
 

@@ -78,7 +78,7 @@ def test_200_steps_equal_those_of_a_plain_loop(base, plain, processes):
         "save-every": STEPS,
         "log-every": 1,
     }
-    flags = [word for name, value in settings.items() for word in (f"--{name}", value)]
+    flags = programs.flags(settings)
     several = ["pretrain.launch", "--nproc", processes, "pretrain/train.py"]
     program = ["pretrain.train"] if processes == 1 else several
     run = programs.call(base, *program, base, *flags)

@@ -95,8 +95,9 @@ OPTIONS = [
 def test_how_to_start_is_checked(base, options, parts):
     """A HOSTFILE is looked for under BASE_PATH; never one machine in silence."""
     (base / "empty").write_text("# node-0 slots=8\n\n")
-    words = [word for name, value in options.items() for word in (f"--{name}", value)]
-    run = programs.call(base, "pretrain.launch", *words, "pretrain/train.py", base)
+    run = programs.call(
+        base, "pretrain.launch", *programs.flags(options), "pretrain/train.py", base
+    )
     assert run.code == 2, run.errors
     (line,) = [line for line in run.errors.splitlines() if line]
     assert line.startswith("ERROR ") and " Fix: " in line
@@ -130,6 +131,14 @@ def test_a_signal_before_the_first_step(base):
         time.sleep(0.01)
     text = run.stop(signal.SIGUSR1)
     assert text.count("STOPPED by SIGUSR1 before the first step") == 1
+    none_left(base)
+
+
+def test_ctrl_backslash_is_a_stop_like_the_others(base):
+    """The launcher hands SIGQUIT on: a worker that does not know it would dump its core."""
+    run = Machine(base, "quit", LONG, NPROC=2, SAVE="quit").until(base / "quit/metrics.jsonl")
+    text = run.stop(signal.SIGQUIT)
+    assert text.count("STOPPED by SIGQUIT after step") == 1
     none_left(base)
 
 

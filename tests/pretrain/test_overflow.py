@@ -7,7 +7,6 @@ one halves the scale until it next grows; at scale 1 it stops.
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from deepspeed.runtime.fp16.loss_scaler import CreateLossScaler
@@ -18,8 +17,8 @@ from pretrain.metrics import read_metrics
 from pretrain.schedule import learning_rate
 from tests import make, programs
 from tests.pretrain.dynamic_scale import ARGUMENTS
+from tests.pretrain.runs import RARE, VOCAB, make_rare_corpus
 
-VOCAB, RARE = 600, 599  # RARE: an id of row 6 alone
 SETTINGS = {
     "model-path": "model",
     "data-dir": "corpus",
@@ -34,10 +33,7 @@ SETTINGS = {
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
     base = tmp_path_factory.mktemp("base path")
-    tokenizer = make.train_tokenizer(base / "tokenizer", make.documents(50), VOCAB)
-    rows = [np.minimum(row, RARE - 1) for row in make.random_rows(12, VOCAB, 0, longest=17)]
-    rows[6] = np.array([5, RARE, 7, 8])
-    make.save_corpus(base / "corpus", rows, tokenizer, max_length=17)
+    make_rare_corpus(base)
     config = {**make.qwen_config(VOCAB), "tie_word_embeddings": False}
     weights = load_file(make.save_model(base / "model", config, 0) / "model.safetensors")
     make.save_model(base / "steep", config, 0)
@@ -61,8 +57,7 @@ def steep(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def flags(save: str, **changes: object) -> list[object]:
-    values = {**SETTINGS, "save": save, **changes}
-    return [w for name, value in values.items() for w in (f"--{name.replace('_', '-')}", value)]
+    return programs.flags({**SETTINGS, "save": save, **changes})
 
 
 def train(base: Path, save: str, overflows: str, **changes: object) -> programs.Program:

@@ -9,15 +9,15 @@ import shutil
 import socket
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from data_utils import artefact
 from tests import make, programs
+from tests.pretrain.runs import RARE, VOCAB, make_rare_corpus
+from tests.programs import one_message
 
-VOCAB, RARE = 600, 599  # RARE: an id that no row has but where a test puts it
 SETTINGS = {
     "model-config": "model.json",
     "data-dir": "corpus",
@@ -33,10 +33,7 @@ SETTINGS = {
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
     base = tmp_path_factory.mktemp("base path")
-    tokenizer = make.train_tokenizer(base / "tokenizer", make.documents(50), VOCAB)
-    rows = [np.minimum(row, RARE - 1) for row in make.random_rows(12, VOCAB, 0, longest=17)]
-    rows[6] = np.array([5, RARE, 7, 8])
-    make.save_corpus(base / "corpus", rows, tokenizer, max_length=17)
+    make_rare_corpus(base)
     (base / "model.json").write_text(json.dumps(make.qwen_config(VOCAB)))
     (base / "small.json").write_text(json.dumps(make.qwen_config(RARE)))
     unfinished = base / "unfinished"
@@ -54,23 +51,11 @@ def train(base: Path, processes: int, **changes: object) -> programs.Program:
     """Run with these settings changed, in one process or through the starter of several."""
     place = changes.pop("place", base)
     settings = {**SETTINGS, **{name.replace("_", "-"): v for name, v in changes.items()}}
-    flags = [word for name, value in settings.items() for word in (f"--{name}", value)]
+    flags = programs.flags(settings)
     if processes == 1:
         return programs.call(base, "pretrain.train", place, *flags)
     starter = ["pretrain.launch", "--nproc", processes, "pretrain/train.py"]
     return programs.call(base, *starter, place, *flags)
-
-
-def one_message(run: programs.Program, code: int, *parts: object) -> None:
-    """The exit code; one line of error with these parts and a fix; nothing of torchrun's."""
-    text = run.output + run.errors
-    assert run.code == code, text
-    lines = [line for line in text.splitlines() if "ERROR" in line]
-    assert len(lines) == 1 and lines[0].startswith("ERROR ") and " Fix: " in lines[0], text
-    for part in parts:
-        assert str(part) in lines[0], lines[0]
-    for word in ("Traceback", "elastic", "ChildFailed", "torchrun", "exitcode"):
-        assert word not in text
 
 
 FP16 = pytest.param(

@@ -38,8 +38,7 @@ def base(tmp_path_factory) -> Path:
 
 
 def flags(mode: str, **changes: object) -> list[object]:
-    values = {**SETTINGS, "wandb-mode": mode, **changes}
-    return [w for name, value in values.items() for w in (f"--{name.replace('_', '-')}", value)]
+    return programs.flags({**SETTINGS, "wandb-mode": mode, **changes})
 
 
 def train(base: Path, mode: str, environment: dict | None = None, **changes) -> programs.Program:
