@@ -18,7 +18,6 @@ if __name__ == "__main__":
 
     use_project_python()
 
-import argparse
 import hashlib
 import itertools
 import tempfile
@@ -47,12 +46,7 @@ Micro = tuple[torch.Tensor, torch.Tensor]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("side", nargs="?", choices=(harness.OBVIOUS, harness.OURS))
-    parser.add_argument("--resume-step", type=int, default=90_000)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--folder", default="", help="of a side: where the corpus is")
-    options = parser.parse_args()
+    options = harness.options(__doc__, resume_step=90_000, folder="")
     if options.side:
         side = {harness.OURS: ours, harness.OBVIOUS: obvious}[options.side]
         measure(side, Path(options.folder), options.resume_step)

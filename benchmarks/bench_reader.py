@@ -14,7 +14,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.start import use_project_python
+    from data_utils.start import run, use_project_python
 
     use_project_python()
 
@@ -43,13 +43,7 @@ Reader = Callable[[list[np.ndarray]], Iterable[tuple[torch.Tensor, torch.Tensor]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("side", nargs="?", choices=(harness.OBVIOUS, harness.OURS))
-    parser.add_argument("--megabytes", type=int, default=100, help="of text")
-    parser.add_argument("--tokenizer", default="", help="folder of a tokenizer")
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--folder", default="", help="of a side: where the corpora are")
-    options = parser.parse_args()
+    options = harness.options(__doc__, megabytes=100, tokenizer="", folder="")
     if options.side is None:
         compare(options)
     else:
@@ -159,6 +153,4 @@ def collate(sequences: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 if __name__ == "__main__":
-    from data_utils.start import run
-
     run(main)

@@ -17,7 +17,6 @@ if __name__ == "__main__":
 
     use_project_python()
 
-import argparse
 import json
 import tempfile
 import time
@@ -37,13 +36,7 @@ ROWS, LENGTH, VOCAB, EOS = 4, 1025, 151_936, 151_643
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("side", nargs="?", choices=(harness.OBVIOUS, harness.OURS))
-    parser.add_argument("--hidden", type=int, default=512, help="of the model")
-    parser.add_argument("--layers", type=int, default=2, help="of the model")
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--folder", default="", help="of a side: model.json and the corpus")
-    options = parser.parse_args()
+    options = harness.options(__doc__, hidden=512, layers=2, folder="")
     if options.side:
         measure(options.side, Path(options.folder))
         return

@@ -20,7 +20,6 @@ if __name__ == "__main__":
 
     use_project_python()
 
-import argparse
 import hashlib
 import os
 import tempfile
@@ -38,13 +37,7 @@ TOKEN, PIECE = np.dtype("<u2"), 100_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("side", nargs="?", choices=(harness.OBVIOUS, harness.OURS))
-    parser.add_argument("--rows", type=int, default=2_000_000)
-    parser.add_argument("--tokens", type=int, default=8, help="mean length of a row")
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--folder", default="", help="where the files go; of a side: the input")
-    options = parser.parse_args()
+    options = harness.options(__doc__, rows=2_000_000, tokens=8, folder="")
     if options.side:
         measure(options.side, Path(options.folder))
         return

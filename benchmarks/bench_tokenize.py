@@ -37,13 +37,7 @@ WORKERS, LENGTH, SHARD = 2, 1025, 5000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("side", nargs="?", choices=(harness.OBVIOUS, harness.OURS))
-    parser.add_argument("--megabytes", type=int, default=100, help="of text")
-    parser.add_argument("--tokenizer", default="", help="folder of a tokenizer")
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--text", default="", help="of a side: folder with the text")
-    options = parser.parse_args()
+    options = harness.options(__doc__, megabytes=100, tokenizer="", text="")
     if options.side == harness.OURS:
         ours(options.text, options.tokenizer)
     elif options.side == harness.OBVIOUS:

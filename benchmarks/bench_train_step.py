@@ -19,7 +19,6 @@ if __name__ == "__main__":
 
     use_project_python()
 
-import argparse
 import json
 import statistics
 import tempfile
@@ -31,19 +30,13 @@ import torch
 from benchmarks import harness
 from data_utils.start import CODE_ROOT
 from pretrain.models import head_weight, hidden_states, new_model
-from pretrain.objectives.language_modelling import LanguageModelling
+from pretrain.objectives.language_modelling import Objective
 
 ROWS, LENGTH, EOS, STEPS = 4, 1025, 151_643, 3
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("side", nargs="?", choices=(harness.OBVIOUS, harness.OURS))
-    parser.add_argument("--hidden", type=int, default=768, help="of the model")
-    parser.add_argument("--layers", type=int, default=2, help="of the model")
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--config", default="", help="of a side: the model's configuration")
-    options = parser.parse_args()
+    options = harness.options(__doc__, hidden=768, layers=2, config="")
     if options.side:
         measure(options.side, Path(options.config))
         return
@@ -99,7 +92,7 @@ def obvious(model: torch.nn.Module, tokens: torch.Tensor) -> Callable[[], torch.
 
 def ours(model: torch.nn.Module, tokens: torch.Tensor) -> Callable[[], torch.Tensor]:
     """The training engine's objective."""
-    objective, lengths = LanguageModelling(model, EOS), torch.full((ROWS,), LENGTH)
+    objective, lengths = Objective(model, EOS), torch.full((ROWS,), LENGTH)
     return lambda: objective(tokens, lengths)[0]
 
 

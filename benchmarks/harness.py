@@ -5,6 +5,7 @@ side's work once and ends with report(); `bench_X.py` alone prepares the input a
 which runs `bench_X.py SIDE ARGUMENTS` for both sides in turn.
 """
 
+import argparse
 import json
 import os
 import re
@@ -15,6 +16,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 OBVIOUS, OURS = "obvious", "ours"
+
+
+def options(about: str, **flags: int | str) -> argparse.Namespace:
+    """A benchmark's own flags with their defaults, the side's name and --runs."""
+    parser = argparse.ArgumentParser(
+        description=about,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("side", nargs="?", choices=(OBVIOUS, OURS), help="do this side's work")
+    for name, default in {**flags, "runs": 5}.items():
+        shown = "default: %(default)s" if default else "a folder (of a side: its input)"
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=type(default), default=default, help=shown
+        )
+    return parser.parse_args()
 
 
 def report(

@@ -31,7 +31,7 @@ from torch.utils._pytree import tree_leaves
 from data_utils.start import CODE_ROOT
 from pretrain.engine import Engine, deepspeed_config
 from pretrain.models import count_parameters, new_model, save_memory
-from pretrain.objectives.language_modelling import LanguageModelling
+from pretrain.objectives.language_modelling import Objective
 from pretrain.processes import start_processes
 
 CONFIG = CODE_ROOT / "configs/models/qwen/1.2B.json"
@@ -124,7 +124,7 @@ def measure(options: argparse.Namespace) -> dict[str, int]:
             save_memory(model)
         layout = (options.zero_stage, "bf16", options.micro_batch, ACCUMULATION, 1.0, False)
         engine = Engine(
-            LanguageModelling(model, 0),
+            Objective(model, 0),
             start_processes(60),
             deepspeed_config(*layout),
             {"lr": 1e-4},

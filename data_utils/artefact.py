@@ -13,7 +13,7 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,13 @@ def check_files(folder: Path, manifest: dict, fix: str, *, contents: bool) -> No
             raise ArtefactError("the file's checksum does not hold", where=path, fix=fix)
 
 
+def check_finished(folder: Path, sizes: dict[str, int]) -> None:
+    """Files that an unfinished artefact counts as finished must be there with these sizes."""
+    files = [{"name": name, "size": size} for name, size in sizes.items()]
+    fix = f"remove {folder} and run the same command again"
+    check_files(folder, {"kind": "unfinished artefact", "files": files}, fix, contents=False)
+
+
 def identity(folder: Path, kind: str, fix: str, *, contents: bool = False) -> dict:
     """{kind, fingerprint} of an input artefact, for the manifests of what is made from it.
 
@@ -152,13 +159,22 @@ class Output:
     allowed: frozenset[str] | None = None
     changes: list[dict] = field(default_factory=list)
 
+    def make(self, work: Callable[[], None]) -> dict:
+        """Do the work, which ends with finish(), unless that was done before; the manifest."""
+        with lock(self.folder):
+            if self.begin().done:
+                print(f"{self.folder} is there already")
+            else:
+                work()
+        return read_manifest(self.folder)
+
     def begin(self) -> "Output":
         """Make the folder ready, or find that it is done; what others made is never touched."""
         manifest = read_manifest(self.folder)
         if manifest is not None:
-            self.done = True
-            self._refuse(self._differences(manifest["content"], manifest["inputs"]))
+            self._refuse(self._differences(manifest["content"], manifest["inputs"]), done=True)
             check_files(self.folder, manifest, self._again, contents=False)
+            self._end()
             return self
         begun = self.folder / SETTINGS
         there = list(self.folder.iterdir()) if self.folder.is_dir() else []
@@ -191,8 +207,14 @@ class Output:
         }
         manifest = {"fingerprint": fingerprint(manifest), **manifest}
         write_json(self.folder / MANIFEST, manifest)
-        self.done = True
+        self._end()
         return manifest
+
+    def _end(self) -> None:
+        """A stage's record of its progress, progress.*, is of no use any more."""
+        self.done = True
+        for path in self.folder.glob("progress.*"):
+            path.unlink()
 
     def _inputs(self) -> dict:
         place = {
@@ -237,7 +259,7 @@ class Output:
             if former.get(name) != found.get(name)
         ]
 
-    def _refuse(self, differences: list[dict]) -> None:
+    def _refuse(self, differences: list[dict], *, done: bool = False) -> None:
         """One error that shows all differences, if there are any."""
         if not differences:
             return
@@ -246,11 +268,9 @@ class Output:
             ", ".join(f"{d['name']} {_short(d[side])}" for d in differences)
             for side in ("from", "to")
         )
-        allow = (
-            ""
-            if self.allowed is None or self.done
-            else f"ALLOW_CHANGE={','.join([*sorted(self.allowed), *names])}, "
-        )
+        allow = ""
+        if self.allowed is not None and not done:
+            allow = f"ALLOW_CHANGE={','.join([*sorted(self.allowed), *names])}, "
         made = "begun with" if set(names) & self.content.keys() else "made from"
         raise InputError(
             f"the folder was {made} another {', '.join(names)}",

@@ -37,12 +37,6 @@ class Blocks:
         """The published file of a block."""
         return self.folder / f"block_{block:06d}{self.suffix}"
 
-    def present(self) -> dict[int, os.stat_result]:
-        """The published blocks and their files' status."""
-        found = {entry.name: entry for entry in os.scandir(self.folder)}
-        names = {block: self.path(block).name for block in range(self.count)}
-        return {block: found[name].stat() for block, name in names.items() if name in found}
-
     def missing(self) -> list[int]:
         """Numbers of the blocks that are not published yet."""
         present = {entry.name for entry in os.scandir(self.folder)}

@@ -15,11 +15,14 @@ from typing import IO
 import numpy as np
 
 from data_utils import artefact
+from data_utils.disk import atomic_file
 from data_utils.errors import ArtefactError, InputError
 from data_utils.mapped import map_files, write_spans
 from data_utils.shards import Shard, Shards, find_shards, windows
+from data_utils.tokenizer import load_tokenizer
 
 DEFAULT_LENGTH = 1025
+MAX_DOMAINS = 255
 
 
 class Corpus:
@@ -73,10 +76,23 @@ class Corpus:
         folder = self.folder / "tokenizer"
         return folder if folder.is_dir() else None
 
+    def end_of_text(self, fallback: Path) -> int:
+        """Id of its end-of-text token, which is its padding too; fallback: a tokenizer's folder."""
+        if "eos_id" in self.carried():
+            return self.carried()["eos_id"]
+        return load_tokenizer(self.tokenizer_folder or fallback).eos_token_id
+
     @property
     def domains(self) -> list[str]:
         """Names that domain numbers stand for; empty where the domains are unknown."""
         return self.manifest["counts"].get("domains", []) if self.manifest else []
+
+    def carried(self) -> dict:
+        """What is known of its rows and so holds for any corpus of them, for the manifest."""
+        content = self.manifest["content"] if self.manifest else {}
+        names = ("tokenizer", "eos_id", "add_bos")
+        known = {name: content[name] for name in names if name in content}
+        return {"max_length": self.max_length, "split": self.split, **known}
 
     @cached_property
     def shards(self) -> list[Shard]:
@@ -177,8 +193,6 @@ class Corpus:
         text = f"row {inside} of {shard.prefix.name} in {self.folder}"
         if self.tokenizer_folder is None:
             return f"{text} (tokens {self.row(row)[:10].tolist()} ...)"
-        from data_utils.tokenizer import load_tokenizer
-
         start = load_tokenizer(self.tokenizer_folder).decode(self.row(row)[:24].tolist())
         return f"{text} ({json.dumps(start, ensure_ascii=False)} ...)"
 
@@ -193,6 +207,26 @@ def joined(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def padding(longest: int) -> np.ndarray:
     """Which columns are padding in a row of each length, [longest + 1, longest] bool, as a view."""
     return windows(np.repeat([False, True], longest), longest)[::-1]
+
+
+def write_side(folder: Path, name: str, number: int, values: np.ndarray) -> str:
+    """Write the values of a shard's rows as name_K.npy; returns the file's name."""
+    with atomic_file(folder / f"{name}_{number}.npy") as file:
+        np.save(file, values)
+    return f"{name}_{number}.npy"
+
+
+def recorded_corpus(
+    folder: Path, entry: dict, what: str, fix: str, shards: tuple[int, int] | None = None
+) -> Corpus:
+    """The corpus that lies at entry's path from folder; `what`: "that was scored" or the like.
+
+    Another one in its place, by its fingerprint, is an error.
+    """
+    corpus = Corpus((folder / entry["path"]).resolve(), shards=shards)
+    if corpus.identity["fingerprint"] != entry["fingerprint"]:
+        raise InputError(f"the corpus is not the one {what}", where=corpus.folder, fix=fix)
+    return corpus
 
 
 def shard_range(text: str) -> tuple[int, int]:

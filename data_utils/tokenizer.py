@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from data_utils.artefact import canonical_hash
-from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 
 FILES = (
@@ -83,18 +82,6 @@ def copy_tokenizer(source: Path, target: Path) -> list[str]:
     for name in names:
         shutil.copyfile(source / name, target / name)
     return [f"{target.name}/{name}" for name in names]
-
-
-def corpus_tokenizer(corpus: Corpus, fallback: Path) -> Path:
-    """The folder with a corpus's tokenizer: its own copy, or the fallback where it has none."""
-    return corpus.tokenizer_folder or fallback
-
-
-def end_of_text(corpus: Corpus, tokenizer_folder: Path) -> int:
-    """Id of the corpus's end-of-text token, which is its padding too."""
-    if corpus.manifest is not None and "eos_id" in corpus.manifest["content"]:
-        return corpus.manifest["content"]["eos_id"]
-    return load_tokenizer(tokenizer_folder).eos_token_id
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.start import use_project_python
+    from data_utils.start import run, use_project_python
 
     use_project_python()
 
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_utils import artefact, disk
-from data_utils.corpus import Corpus
+from data_utils.corpus import recorded_corpus
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.page import write_text
@@ -110,13 +110,8 @@ def read_run(name: str, folder: Path, results: Path) -> Run:
     if manifest is None or "trained_on" not in manifest["report"]:
         raise InputError("the model's manifest does not say its training", where=folder, fix=TRAIN)
     trained_on, source = manifest["report"]["trained_on"], manifest["inputs"]["corpus"]
-    corpus = Corpus((folder / source["path"]).resolve())
-    if corpus.identity["fingerprint"] != source["fingerprint"]:
-        raise InputError(
-            f"the corpus is not the one that {folder} was trained on",
-            where=corpus.folder,
-            fix="put the corpus of the run back",
-        )
+    what = f"that {folder} was trained on"
+    corpus = recorded_corpus(folder, source, what, "put the corpus of the run back")
     seen = min(len(corpus), trained_on["sequences"])
     tokens = sum(int(shard.lengths.sum(dtype=np.int64)) for shard in corpus.shards)
     result, losses = read_losses(name, results)
@@ -260,6 +255,4 @@ def read_stages(path: Path) -> list[dict]:
 
 
 if __name__ == "__main__":
-    from data_utils.start import run
-
     run(main)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.start import use_project_python
+    from data_utils.start import run, use_project_python
 
     use_project_python()
 
@@ -26,9 +26,8 @@ from data_utils import artefact, disk
 from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError
 from data_utils.flags import base_folder, flag, parse, under
-from data_utils.tokenizer import corpus_tokenizer, end_of_text
 from pretrain.log_probs import mean_loss, row_log_probs
-from pretrain.models import GET_MODEL, load_model, resolve_precision
+from pretrain.models import GET_MODEL, Attention, Precision, load_model, resolve_precision
 
 
 @dataclass
@@ -44,8 +43,8 @@ class Settings:
     save: str = flag("results/eval/lm", "folder of the results")
     limit: int = flag(0, "evaluate only the first sequences; 0: all")
     tokens_per_batch: int = flag(16_384, "padded tokens the model sees at once")
-    precision: str = flag("auto", "auto (fp16 on a GPU, fp32 on a CPU), fp16, bf16 or fp32")
-    attention: str = flag("sdpa", "attention of the model")
+    precision: Precision = flag("auto", "auto: fp16 on a GPU, fp32 on a CPU")
+    attention: Attention = flag("sdpa", "attention of the model")
 
     def __post_init__(self) -> None:
         if not self.model_path:
@@ -60,8 +59,7 @@ def main() -> None:
     model_folder = under(base, settings.model_path)
     model_identity = artefact.identity(model_folder, "model", GET_MODEL)
     precision = resolve_precision(settings.precision)
-    tokenizer_folder = corpus_tokenizer(corpus, under(base, settings.tokenizer_path))
-    eos_id = end_of_text(corpus, tokenizer_folder)
+    eos_id = corpus.end_of_text(under(base, settings.tokenizer_path))
     model = load_model(model_folder, precision, settings.attention).eval()
     model = model.to("cuda" if torch.cuda.is_available() else "cpu")
     rows = np.arange(min(settings.limit or len(corpus), len(corpus)))
@@ -107,6 +105,4 @@ def evaluate(
 
 
 if __name__ == "__main__":
-    from data_utils.start import run
-
     run(main)

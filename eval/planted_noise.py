@@ -13,7 +13,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.start import use_project_python
+    from data_utils.start import run, use_project_python
 
     use_project_python()
 
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_utils import artefact, disk
-from data_utils.corpus import Corpus
+from data_utils.corpus import Corpus, recorded_corpus
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.page import write_csv, write_png, write_text
@@ -104,7 +104,7 @@ def keep_rates(base: Path, name: str, settings: Settings) -> tuple[list[dict], l
             )
     r = np.load(store / FILE, allow_pickle=False)
     losses = {
-        f"mean_{model}_loss": row_losses(scores / store_name)
+        f"mean_{model}_loss": -Scores(scores / store_name, EXPERIMENT).means()
         for model, store_name in (
             ("teacher", settings.teacher_name),
             ("reference", settings.ref_name),
@@ -125,12 +125,6 @@ def keep_rates(base: Path, name: str, settings: Settings) -> tuple[list[dict], l
         keep_row(source, domains == number, kept, r, losses) for source, number in numbers.items()
     ]
     return [[row for row in rows if row["sequences"]] for rows in (groups, sources)]
-
-
-def row_losses(store: Path) -> np.ndarray:
-    """Mean loss of each scored row, [n] float64; NaN where nothing is counted."""
-    sums, counts = Scores(store, EXPERIMENT).read()
-    return np.where(counts > 0, -sums.astype(np.float64) / np.maximum(counts, 1), np.nan)
 
 
 def keep_row(
@@ -217,20 +211,16 @@ def read_pair(base: Path, share: str, seed: str) -> tuple[Run, Run]:
 
 def by_source(base: Path, run: Run, gains: np.ndarray) -> dict[str, float]:
     """Mean of the gains of the held-out sequences, [n], in each of their sources."""
-    corpus = Corpus(under(base, run.result["corpus"]["path"]))
-    if corpus.identity["fingerprint"] != run.result["corpus"]["fingerprint"]:
-        raise InputError(
-            "the held-out corpus is not the one of the losses",
-            where=corpus.folder,
-            fix=f"remove results/eval/lm and {EXPERIMENT}",
-        )
+    fix = f"remove results/eval/lm and {EXPERIMENT}"
+    corpus = recorded_corpus(base, run.result["corpus"], "of the held-out losses", fix)
     domains = corpus.side("domain", np.arange(len(gains)))
     return {source: mean(gains[domains == number]) for number, source in enumerate(corpus.domains)}
 
 
 def noise_share(run: Run) -> float:
     """Share of planted noise among the sequences of a student's corpus."""
-    corpus = Corpus((run.folder / run.manifest["inputs"]["corpus"]["path"]).resolve())
+    entry = run.manifest["inputs"]["corpus"]
+    corpus = recorded_corpus(run.folder, entry, f"that {run.name} was trained on", EXPERIMENT)
     noise = corpus.domains.index(NOISE)
     return float((corpus.side("domain", np.arange(len(corpus))) == noise).mean())
 
@@ -288,6 +278,4 @@ def gain_finding(row: dict) -> str:
 
 
 if __name__ == "__main__":
-    from data_utils.start import run
-
     run(main)

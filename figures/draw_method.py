@@ -10,7 +10,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.start import use_project_python
+    from data_utils.start import run, use_project_python
 
     use_project_python()
 
@@ -147,6 +147,4 @@ def students(axes) -> None:
 
 
 if __name__ == "__main__":
-    from data_utils.start import run
-
     run(main)

@@ -1,11 +1,12 @@
 """What a selection ranks the scored sequences by, and how many of them it keeps.
 
-difference: r, teacher's less reference's mean log-probability (the method). Its two halves alone
-are the ablations: teacher keeps the highest mean log-probability under the teacher (its lowest
-loss), reference the highest loss of the reference; r is the sum of these two values. random draws
-from the same sequences. All four leave out the sequences without a defined r.
+A criterion is a function in CRITERIA that gives each scored row its value; the first line of its
+docstring says which rows are kept. r, the method's, is the sum of the values of its two ablations,
+teacher and reference. All criteria leave out the sequences without a defined r.
 """
 
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,32 +17,59 @@ from miniplm.difference import FILE, PROGRAM
 from miniplm.ranking import count_bins, keep_count, keep_within, pieces
 from miniplm.scores import Scores
 
-CRITERIA = ("difference", "teacher", "reference", "random")
+
+@dataclass
+class Differences:
+    """A store of differences; inputs: of its manifest, which tie the two models' stores to it."""
+
+    folder: Path
+    inputs: dict
+    seed: int
+
+    @cached_property
+    def r(self) -> np.ndarray:
+        """[n] float64: teacher's less reference's mean log-probability, NaN where undefined."""
+        return np.load(self.folder / FILE, mmap_mode="r", allow_pickle=False)
+
+    def means(self, role: str) -> np.ndarray:
+        """[n] float64: mean log-probabilities of the teacher or the reference."""
+        fix = f"give the scores that {self.folder.name} was made from, or run {PROGRAM} again"
+        scores = Scores((self.folder / self.inputs[role]["path"]).resolve(), fix)
+        if scores.identity["fingerprint"] != self.inputs[role]["fingerprint"]:
+            raise InputError(
+                f"these are not the {role}'s scores that the differences were made from",
+                where=scores.folder,
+                fix=fix,
+            )
+        return scores.means()
 
 
-def ranked_values(criterion: str, store: Path, inputs: dict, seed: int) -> np.ndarray:
-    """[n] float64: what the scored rows rank by, the highest first; NaN where r is undefined.
+def difference(store: Differences) -> np.ndarray:
+    """The highest r."""
+    return store.r
 
-    store: of the differences. inputs: of its manifest, which tie the two models' stores to it.
-    """
-    r = np.load(store / FILE, mmap_mode="r", allow_pickle=False)
-    if criterion == "difference":
-        return r
-    if criterion == "random":
-        values = np.random.default_rng(seed).random(len(r))
-        for at in pieces(len(r)):
-            values[at][np.isnan(r[at])] = np.nan
-        return values
-    fix = f"give the scores that {store.name} was made from, or run {PROGRAM} again"
-    scores = Scores((store / inputs[criterion]["path"]).resolve(), fix)
-    if scores.identity["fingerprint"] != inputs[criterion]["fingerprint"]:
-        raise InputError(
-            f"these are not the {criterion}'s scores that the differences were made from",
-            where=scores.folder,
-            fix=fix,
-        )
-    values = scores.means()
-    return np.negative(values, out=values) if criterion == "reference" else values
+
+def teacher(store: Differences) -> np.ndarray:
+    """The highest mean log-probability under the teacher, its lowest loss."""
+    return store.means("teacher")
+
+
+def reference(store: Differences) -> np.ndarray:
+    """The highest loss of the reference."""
+    values = store.means("reference")
+    return np.negative(values, out=values)
+
+
+def random(store: Differences) -> np.ndarray:
+    """A draw by --seed."""
+    values = np.random.default_rng(store.seed).random(len(store.r))
+    for at in pieces(len(values)):
+        values[at][np.isnan(store.r[at])] = np.nan
+    return values
+
+
+CRITERIA = {rank.__name__: rank for rank in (difference, teacher, reference, random)}
+SEEDED = {"random"}  # what --seed decides
 
 
 def number_to_keep(

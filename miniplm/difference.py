@@ -14,7 +14,7 @@ from typing import IO
 import numpy as np
 
 from data_utils import artefact, disk
-from data_utils.corpus import Corpus
+from data_utils.corpus import Corpus, recorded_corpus
 from data_utils.errors import ArtefactError, InputError
 from data_utils.flags import base_folder, flag, parse, under
 from miniplm.ranking import pieces
@@ -62,11 +62,7 @@ def main() -> None:
             "reference": (reference.folder, reference.identity),
         },
     )
-    with artefact.lock(output.folder):
-        if output.begin().done:
-            print(f"{output.folder} is there already")
-            return
-        join(teacher, reference, corpus, output, order_known)
+    output.make(lambda: join(teacher, reference, corpus, output, order_known))
 
 
 def open_scores(folder: Path, launcher: str) -> Scores:
@@ -106,14 +102,13 @@ def check_pair(teacher: Scores, reference: Scores) -> None:
 
 def scored_corpus(store: Scores) -> Corpus:
     """The corpus, opened on the scored shards; the store must have a score of each of its rows."""
-    recorded = store.manifest["inputs"]["corpus"]
-    corpus = Corpus((store.folder / recorded["path"]).resolve(), shards=store.shards)
-    if corpus.identity["fingerprint"] != recorded["fingerprint"]:
-        raise InputError(
-            "the corpus is not the one that was scored",
-            where=corpus.folder,
-            fix="put the scored corpus back, or score again",
-        )
+    corpus = recorded_corpus(
+        store.folder,
+        store.manifest["inputs"]["corpus"],
+        "that was scored",
+        "put the scored corpus back, or score again",
+        store.shards,
+    )
     if len(store) != len(corpus):
         raise ArtefactError(
             "the store has not a score of every sequence of its shards",

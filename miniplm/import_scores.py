@@ -21,7 +21,6 @@ from data_utils.blocks import Blocks
 from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError
 from data_utils.flags import base_folder, flag, parse, under
-from data_utils.tokenizer import corpus_tokenizer, end_of_text
 from miniplm.score_job import open_corpus
 from miniplm.scores import SUFFIX, first_bad, job_of, write_block
 from pretrain.models import GET_MODEL
@@ -51,7 +50,7 @@ def main(argv: list[str]) -> None:
     settings = parse(Settings, argv, positional="base_path")
     base = base_folder(settings.base_path)
     corpus, first_row = open_corpus(under(base, settings.data_dir), settings.shards)
-    eos_id = end_of_text(corpus, corpus_tokenizer(corpus, under(base, settings.tokenizer_path)))
+    eos_id = corpus.end_of_text(under(base, settings.tokenizer_path))
     folder = under(base, settings.scores_dir)
     files = find_files(folder)
     losses = read_files(files, len(corpus))
@@ -67,11 +66,7 @@ def main(argv: list[str]) -> None:
         asdict(settings),
         {"corpus": (corpus.folder, corpus.identity), **source(folder, files, base, settings)},
     )
-    with artefact.lock(output.folder):
-        if output.begin().done:
-            print(f"{output.folder} is there already")
-            return
-        write(output, corpus, first_row, eos_id, losses, files)
+    output.make(lambda: write(output, corpus, first_row, eos_id, losses, files))
 
 
 def find_files(folder: Path) -> list[Path]:

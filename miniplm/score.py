@@ -14,7 +14,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.start import use_project_python
+    from data_utils.start import run, use_project_python
 
     use_project_python()
 
@@ -220,6 +220,4 @@ def finish(job: Job) -> None:
 
 
 if __name__ == "__main__":
-    from data_utils.start import run
-
     run(main)

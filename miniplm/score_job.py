@@ -11,14 +11,9 @@ from data_utils.blocks import Blocks
 from data_utils.corpus import Corpus, shard_range
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, under
-from data_utils.tokenizer import (
-    corpus_tokenizer,
-    end_of_text,
-    load_tokenizer,
-    tokenizer_fingerprint,
-)
+from data_utils.tokenizer import load_tokenizer, tokenizer_fingerprint
 from miniplm.scores import FILL, SUFFIX, check_block, job_of
-from pretrain.models import GET_MODEL, resolve_precision
+from pretrain.models import GET_MODEL, Attention, Precision, resolve_precision
 
 
 @dataclass
@@ -33,8 +28,8 @@ class Settings:
     shards: str = flag("0:200", "shards to score, FIRST:LAST; what is there of them")
     block_size: int = flag(8192, "sequences that are scored and published together")
     tokens_per_batch: int = flag(16_384, "padded tokens the model sees at once")
-    precision: str = flag("auto", "auto (fp16 on a GPU, fp32 on a CPU), fp16, bf16 or fp32")
-    attention: str = flag("sdpa", "attention of the model")
+    precision: Precision = flag("auto", "auto: fp16 on a GPU, fp32 on a CPU")
+    attention: Attention = flag("sdpa", "attention of the model")
     compile: bool = flag(False, "torch.compile the model's trunk: pays on a GPU")
     allow_reference_data: bool = flag(False, "score sequences that the reference was trained on")
 
@@ -96,7 +91,6 @@ def prepare(settings: Settings) -> Job:
             found=f"{corpus.first_shard}:{corpus.last_shard}",
             fix="choose SCORE_SHARDS outside REF_SHARDS, or add --allow-reference-data true",
         )
-    tokenizer_folder = corpus_tokenizer(corpus, under(base, settings.tokenizer_path))
     same_tokenizer(corpus, model_folder)
     resolve_precision(settings.precision)
     output = artefact.Output(
@@ -119,7 +113,7 @@ def prepare(settings: Settings) -> Job:
         artefact.check_files(output.folder, manifest, fix, contents=False)
         output.begin()
     blocks = Blocks(output.folder, -(-len(corpus) // settings.block_size), SUFFIX)
-    eos_id = end_of_text(corpus, tokenizer_folder)
+    eos_id = corpus.end_of_text(under(base, settings.tokenizer_path))
     place = (settings.block_size, first_row)
     return Job(corpus, model_folder, eos_id, output, blocks, *place, bool(seen))
 

@@ -41,17 +41,6 @@ class Scores:
     def __len__(self) -> int:
         return self.manifest["counts"]["sequences"]
 
-    def read(self) -> tuple[np.ndarray, np.ndarray]:
-        """(sums [n] float32, counts [n] int32), checked to be finite where anything is counted.
-
-        The sums of imported scores are means times counts: for what must be exact use means().
-        """
-        sums, counts = np.empty(len(self), np.float32), np.empty(len(self), np.int32)
-        for part, values, number in self._blocks():
-            sums[part] = values * number if self.value == "mean" else values
-            counts[part] = number
-        return sums, counts
-
     def means(self) -> np.ndarray:
         """Mean natural log-probability a counted token, [n] float64; NaN where none is counted."""
         means = np.full(len(self), np.nan)
@@ -95,14 +84,13 @@ def job_of(content: dict, inputs: dict) -> str:
     )
 
 
-def write_block(path: Path, values: np.ndarray, counts: np.ndarray, made_on: str, job: str = "",
-                first_row: int = 0, value: str = "sum") -> None:  # fmt: skip
+def write_block(path: Path, values: np.ndarray, counts: np.ndarray, made_on: str, job: str,
+                first_row: int, value: str = "sum") -> None:  # fmt: skip
     """Write one block, the corpus's rows first_row and on; made_on says device and precision."""
     from safetensors.numpy import save_file
 
     arrays = {value: values, "count": counts}
-    about = {"made_on": made_on, "first_row": first_row, "sha256": digest(arrays)}
-    about |= {"job": job} if job else {}
+    about = {"job": job, "made_on": made_on, "first_row": first_row, "sha256": digest(arrays)}
     # One key: safetensors writes several in a random order, and equal blocks have equal bytes.
     save_file(arrays, path, metadata={"block": json.dumps(about, sort_keys=True)})
 
@@ -134,30 +122,15 @@ def check_block(
 ) -> dict:
     """A block's description, refused if it is of another job or of other rows."""
     about = describe_block(path, fix)
-    if about.get("job", job) != job:
-        raise ArtefactError(
-            "the block is of another corpus, model or setting",
-            where=path,
-            expected=f"job {job[:12]}",
-            found=about["job"][:12],
-            fix=fix,
-        )
-    if about["rows"] != rows:
-        raise ArtefactError(
-            "a block has the wrong number of rows",
-            where=path,
-            expected=rows,
-            found=about["rows"],
-            fix=fix,
-        )
-    if "job" in about and about["first_row"] != first_row:
-        raise ArtefactError(
-            "the block is of other rows of the corpus",
-            where=path,
-            expected=f"first row {first_row}",
-            found=about["first_row"],
-            fix=fix,
-        )
+    for what, found, expected in (
+        ("is of another corpus, model or setting", about["job"][:12], job[:12]),
+        ("has the wrong number of rows", about["rows"], rows),
+        ("is of other rows of the corpus", about["first_row"], first_row),
+    ):
+        if found != expected:
+            raise ArtefactError(
+                f"the block {what}", where=path, expected=expected, found=found, fix=fix
+            )
     return about
 
 
@@ -172,7 +145,8 @@ def describe_block(path: Path, fix: str = FILL.format("")) -> dict:
             header = json.loads(file.read(min(length, 1 << 20)))
         about = dict(json.loads(header.pop("__metadata__")["block"]))
         ends = [entry["data_offsets"][1] for entry in header.values()]
-        good = path.stat().st_size == 8 + length + max(ends) and "sha256" in about
+        good = path.stat().st_size == 8 + length + max(ends)
+        good &= {"job", "first_row", "made_on", "sha256"} <= about.keys()
         about["rows"] = header["count"]["shape"][0]
     except (OSError, ValueError, KeyError, TypeError, IndexError, struct.error):
         good = False

@@ -9,6 +9,7 @@ random control from the same scored rows; --tokens N fills a budget of tokens in
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.tokenizer import copy_tokenizer
-from miniplm.criteria import CRITERIA, number_to_keep, ranked_values
+from miniplm.criteria import CRITERIA, SEEDED, Differences, number_to_keep
 from miniplm.ranking import count_bins, top
 from miniplm.shard_copy import copy_shards
 
@@ -44,12 +45,11 @@ class Settings:
     ref_name: str = flag("qwen_104M", "the reference's store")
     data_name: str = flag("pile", "first part of the output's name")
     save: str = flag("", "folder of the selected corpus; default: named by the settings")
-    criterion: str = flag(
+    criterion: Literal[*CRITERIA] = flag(
         "difference",
-        "which are kept: difference (the highest r), teacher (the highest mean log-probability "
-        "under the teacher), reference (the highest loss of the reference) or random",
+        " ".join(["which are kept.", *(f"{n}: {rank.__doc__}" for n, rank in CRITERIA.items())]),
     )
-    seed: int = flag(10, "of the random criterion")
+    seed: int = flag(10, f"of the criterion {', '.join(SEEDED)}")
     shard_size: int = flag(1_000_000, "sequences a shard")
     allow_reference_data: bool = flag(False, "select from what the reference was trained on too")
 
@@ -62,8 +62,6 @@ class Settings:
             self.ratio = RATIO
         if self.ratio is not None and not 0 < self.ratio <= 1:
             raise ValueError(f"RATIO must be above 0 and at most 1, not {self.ratio}")
-        if self.criterion not in CRITERIA:
-            raise ValueError(f"--criterion {self.criterion}: one of {', '.join(CRITERIA)}")
 
     def output_folder(self) -> str:
         """Where the selected corpus goes, relative to BASE_PATH."""
@@ -93,17 +91,12 @@ def main() -> None:
         "corpus",
         PROGRAM,
         {
-            "max_length": corpus.max_length,
+            **corpus.carried(),
             "ratio": settings.ratio,
             "tokens": settings.tokens or None,
             "criterion": settings.criterion,
-            "seed": settings.seed if settings.criterion == "random" else None,
+            "seed": settings.seed if settings.criterion in SEEDED else None,
             "shard_size": settings.shard_size,
-            **{
-                name: corpus.manifest["content"].get(name)
-                for name in ("tokenizer", "eos_id", "add_bos")
-                if corpus.manifest
-            },
         },
         asdict(settings),
         {
@@ -111,12 +104,8 @@ def main() -> None:
             "scores": (store, {"kind": "scores", "fingerprint": manifest["fingerprint"]}),
         },
     )
-    with artefact.lock(output.folder):
-        if output.begin().done:
-            print(f"{output.folder} is there already")
-        else:
-            construct(corpus, store, manifest, settings, output)
-    print_account(artefact.read_manifest(output.folder), output.folder)
+    made = output.make(lambda: construct(corpus, store, manifest, settings, output))
+    print_account(made, output.folder)
 
 
 def open_store(store: Path, corpus: Corpus) -> dict:
@@ -139,7 +128,7 @@ def construct(
     corpus: Corpus, store: Path, manifest: dict, settings: Settings, output: artefact.Output
 ) -> None:
     """Write the selected rows and the account of all rows."""
-    values = ranked_values(settings.criterion, store, manifest["inputs"], settings.seed)
+    values = CRITERIA[settings.criterion](Differences(store, manifest["inputs"], settings.seed))
     first_row = manifest["counts"]["first_row"]
     keep = number_to_keep(values, corpus, first_row, settings.ratio, settings.tokens)
     rows = top(values, keep)

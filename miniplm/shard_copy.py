@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data_utils.corpus import Corpus
+from data_utils.corpus import Corpus, write_side
 from data_utils.disk import atomic_file
 from data_utils.errors import ArtefactError
 from data_utils.shards import read_header, write_index
@@ -26,23 +26,18 @@ def copy_shards(
     with tqdm(total=len(rows), unit="seq", unit_scale=True, desc="copy", mininterval=1) as bar:
         for start in range(0, len(rows), shard_size):
             part = rows[start : start + shard_size]
-            prefix = folder / f"data_{shards}"
+            prefix = folder / f"{corpus.split}_{shards}"
             if is_there(prefix, part):
                 bar.initial += len(part)  # its time left is that of what is to be copied
                 bar.update(len(part))
             else:
                 copy_shard(corpus, part, prefix, bar)
             tokens += read_header(prefix).tokens
-            names = (f"data_{shards}.bin", f"data_{shards}.idx", side("domain", shards),
-                     side("source_row", shards))  # fmt: skip
+            names = [f"{prefix.name}.bin", f"{prefix.name}.idx", f"domain_{shards}.npy"]
+            names.append(f"source_row_{shards}.npy")
             files += [name for name in names if (folder / name).exists()]
             shards += 1
     return files, shards, tokens
-
-
-def side(name: str, shard: int | str) -> str:
-    """Name of a side file."""
-    return f"{name}_{shard}.npy"
 
 
 def copy_shard(corpus: Corpus, rows: np.ndarray, prefix: Path, bar: tqdm) -> None:
@@ -54,17 +49,16 @@ def copy_shard(corpus: Corpus, rows: np.ndarray, prefix: Path, bar: tqdm) -> Non
             lengths[part] = corpus.write(rows[part], file)
             bar.update(len(lengths[part]))
     write_index(prefix, lengths, corpus.dtype)
-    number = prefix.name.rpartition("_")[2]
+    number = int(prefix.name.rpartition("_")[2])
     for name, values in (("domain", corpus.side("domain", rows)), ("source_row", rows)):
         if values is not None:
-            with atomic_file(prefix.with_name(side(name, number))) as file:
-                np.save(file, values)
+            write_side(prefix.parent, name, number, values)
 
 
 def is_there(prefix: Path, rows: np.ndarray) -> bool:
     """Whether a former start has copied just these rows; what it left half is copied again."""
     number = prefix.name.rpartition("_")[2]
     with contextlib.suppress(ArtefactError, OSError, ValueError, EOFError):
-        copied = np.load(prefix.with_name(side("source_row", number)), allow_pickle=False)
+        copied = np.load(prefix.with_name(f"source_row_{number}.npy"), allow_pickle=False)
         return np.array_equal(copied, rows) and read_header(prefix).sequences == len(rows)
     return False

@@ -52,14 +52,14 @@ class Engine:
         """The wrapped objective."""
         return self.engine.module
 
-    def micro_step(self, batch: dict[str, torch.Tensor]) -> tuple[float, dict]:
-        """Forward and backward of one micro-batch; returns its loss as a number and figures.
+    def micro_step(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict]:
+        """Forward and backward of one micro-batch; returns its loss and figures, scalar tensors.
 
         On the last micro-batch of a step the gradients are reduced and nothing is updated yet.
         """
         loss, figures = self.engine(**batch)
         self.engine.backward(loss)
-        return loss.detach(), figures
+        return loss, figures
 
     def next_micro_batch(self) -> None:
         """Between the micro-batches of a step."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.start import use_project_python
+    from data_utils.start import run, use_project_python
 
     use_project_python()
 
@@ -198,6 +198,4 @@ def outcome(record: Path, options: argparse.Namespace, exit_code: int) -> Progra
 
 
 if __name__ == "__main__":
-    from data_utils.start import run as run_program
-
-    run_program(main)
+    run(main)

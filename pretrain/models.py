@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -10,7 +11,8 @@ from data_utils import artefact
 from data_utils.errors import EnvironmentFault, InputError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-ATTENTION = ("sdpa", "eager", "flash_attention_2")
+Precision = Literal["auto", "fp16", "bf16", "fp32"]  # auto: fp16 on a GPU, fp32 on a CPU
+Attention = Literal["sdpa", "eager", "flash_attention_2"]
 GET_MODEL = "run tools/get_models.py, train it, or give the right folder (MODEL_PATH)"
 
 

@@ -10,7 +10,6 @@ from data_utils.artefact import canonical_hash
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, under
-from data_utils.tokenizer import corpus_tokenizer, end_of_text
 from pretrain.checkpoints import checkpoint_bytes
 from pretrain.engine import Engine
 from pretrain.flops import peak_flops
@@ -44,7 +43,7 @@ def prepare(settings: TrainSettings, processes: Processes) -> Run:
     settings.precision = resolve_precision(settings.precision)
     corpus = Corpus(under(base, settings.data_dir))
     valid = Corpus(under(base, settings.valid_data)) if settings.valid_data else None
-    tokenizer_folder = corpus_tokenizer(corpus, under(base, settings.tokenizer_path))
+    tokenizer_folder = corpus.tokenizer_folder or under(base, settings.tokenizer_path)
     content = {k: v for k, v in asdict(settings).items() if k not in FREE}
     inputs = {"corpus": (corpus.folder, corpus.identity)}
     if settings.model_path:
@@ -62,7 +61,7 @@ def prepare(settings: TrainSettings, processes: Processes) -> Run:
         inputs,
         allowed=allowed_changes(settings, content),
     )
-    eos_id = end_of_text(corpus, tokenizer_folder)
+    eos_id = corpus.end_of_text(tokenizer_folder)
     cuda = processes.device.type == "cuda"
     device_name = torch.cuda.get_device_name(processes.device) if cuda else "CPU"
     peak = peak_flops(device_name, settings.precision)

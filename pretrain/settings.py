@@ -2,9 +2,11 @@
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from data_utils.flags import flag
-from pretrain.models import ATTENTION, PRECISIONS
+from pretrain import objectives
+from pretrain.models import Attention, Precision
 
 
 @dataclass
@@ -18,6 +20,7 @@ class TrainSettings:
     valid_data: str = flag("", "held-out corpus; its loss is taken every --valid-every steps")
     tokenizer_path: str = flag("checkpoints/qwen/1.8B", "for a corpus without its own tokenizer")
     save: str = flag("results/pretrain/qwen/200M", "folder of the run")
+    objective: Literal[*objectives.names()] = flag("language_modelling", "what is trained for")
     global_batch: int = flag(512, "sequences a step")
     micro_batch: int = flag(8, "sequences a process takes at once")
     lr: float = flag(6e-4, "highest learning rate")
@@ -31,14 +34,14 @@ class TrainSettings:
     clip: float = flag(1.0, "gradient norm is clipped to this")
     seed: int = flag(10, "of the initial weights, and of the order with --shuffle")
     shuffle: bool = flag(False, "a new order of the rows each epoch")
-    precision: str = flag("auto", "auto (fp16 on a GPU, fp32 on a CPU), fp16, bf16 or fp32")
-    attention: str = flag("sdpa", f"one of {', '.join(ATTENTION)}")
+    precision: Precision = flag("auto", "auto: fp16 on a GPU, fp32 on a CPU")
+    attention: Attention = flag("sdpa", "attention of the model")
     grad_checkpoint: bool = flag(
         False,
         "recompute a layer's activations in the backward pass: less memory, a third more time",
     )
     compile: bool = flag(False, "torch.compile the model's trunk: pays on a GPU")
-    zero_stage: int = flag(1, "DeepSpeed's ZeRO stage, 1 or 2")
+    zero_stage: Literal[1, 2] = flag(1, "DeepSpeed's ZeRO stage")
     save_every: int = flag(5000, "steps between checkpoints")
     log_every: int = flag(10, "steps between lines of metrics.jsonl")
     valid_every: int = flag(1000, "steps between held-out losses")
@@ -47,7 +50,7 @@ class TrainSettings:
     resume: bool = flag(True, "go on from the folder's newest whole checkpoint")
     allow_change: str = flag("", "what may differ from the run so far, e.g. lr,corpus; recorded")
     dist_timeout: int = flag(600, "seconds until a collective is given up")
-    wandb_mode: str = flag("disabled", "online, offline or disabled")
+    wandb_mode: Literal["online", "offline", "disabled"] = flag("disabled", "of wandb")
 
     def __post_init__(self) -> None:
         positive = "global_batch micro_batch total_steps save_every log_every valid_every keep_last"
@@ -56,14 +59,6 @@ class TrainSettings:
                 raise ValueError(f"--{name.replace('_', '-')} must be at least 1")
         if not 0 <= self.warmup_steps <= self.total_steps:
             raise ValueError("--warmup-steps must be between 0 and --total-steps")
-        if self.zero_stage not in (1, 2):
-            raise ValueError(f"--zero-stage must be 1 or 2, not {self.zero_stage}")
-        if self.precision not in ("auto", *PRECISIONS):
-            raise ValueError(f"--precision {self.precision}: auto, fp16, bf16 or fp32")
-        if self.attention not in ATTENTION:
-            raise ValueError(f"--attention {self.attention}: one of {', '.join(ATTENTION)}")
-        if self.wandb_mode not in ("", "online", "offline", "disabled"):
-            raise ValueError(f"--wandb-mode {self.wandb_mode}: online, offline or disabled")
         self.skipped_ranges = step_ranges(self.skip_steps)
 
     def skips(self, step: int) -> bool:

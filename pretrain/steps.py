@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 import numpy as np
+import torch
 
 from data_utils import disk
 from data_utils.errors import InputError
@@ -30,20 +31,14 @@ def train_step(
     started = time.monotonic()
     batch = next(batches)
     data_wait = time.monotonic() - started
-    total, accumulation = 0.0, len(batch.tokens)
-    for number, micro in enumerate(zip(batch.tokens, batch.lengths, strict=True)):
-        if number:
-            run.engine.next_micro_batch()
-        tokens, lengths = (part.to(processes.device, non_blocking=True) for part in micro)
-        with processes.together(f"the gradients of step {step + 1}"):
-            loss, _ = run.engine.micro_step({"tokens": tokens, "lengths": lengths})
-        total += loss
-    tokens = int(batch.lengths.sum())
-    signals = [float(stop.received), float(stop.received > 0)]
-    figures = [float(total) / accumulation / processes.world, float(tokens), *signals]
-    loss, tokens, number, ranks = all_sum(figures, processes, f"the loss of step {step + 1}")
-    if not np.isfinite(loss):
-        report_non_finite(run, step, batch.rows, f"the loss of step {step + 1} is {loss}")
+    means = accumulate(run, batch, f"the gradients of step {step + 1}")
+    shares = [batch.lengths.sum(), stop.received, stop.received > 0, *means.values()]
+    sums = all_sum([float(share) for share in shares], processes, f"the loss of step {step + 1}")
+    tokens, number, ranks = sums[:3]
+    means = dict(zip(means, sums[3:], strict=True))
+    if not np.isfinite(means["loss"]):
+        what = f"the loss of step {step + 1} is {means['loss']}"
+        report_non_finite(run, step, batch.rows, what)
     lr = learning_rate(
         step, settings.lr, settings.lr_min, settings.warmup_steps, settings.total_steps
     )
@@ -60,7 +55,7 @@ def train_step(
         "skipped": state["skipped"] + figures["skipped"],
         "left_out": state["left_out"],
     }
-    row = {"step": step + 1, "loss": loss, "lr": lr, **figures}
+    row = {"step": step + 1, **means, "lr": lr, **figures}
     row.update({name: state[name] for name in ("tokens", "sequences", "skipped")})
     row.update(tokens_per_second=tokens / seconds, data_wait=data_wait, seconds=seconds)
     row["memory"] = peak_memory(processes)
@@ -70,6 +65,21 @@ def train_step(
         flops = 3 * forward_flops(run.engine.objective.model, mean_length) * tokens
         row["mfu"] = flops / seconds / run.peak / processes.world
     return state, row, round(number / ranks) if ranks else 0
+
+
+def accumulate(run: Run, batch: StepBatch, what: str) -> dict[str, float]:
+    """Forward and backward of all micro-batches; this rank's share of the loss and the figures."""
+    sums: dict[str, torch.Tensor] = {}
+    for number, micro in enumerate(zip(batch.tokens, batch.lengths, strict=True)):
+        if number:
+            run.engine.next_micro_batch()
+        tokens, lengths = (part.to(run.processes.device, non_blocking=True) for part in micro)
+        with run.processes.together(what):
+            loss, figures = run.engine.micro_step({"tokens": tokens, "lengths": lengths})
+        for name, value in {"loss": loss, **figures}.items():
+            sums[name] = sums.get(name, 0.0) + value.detach()
+    parts = len(batch.tokens) * run.processes.world
+    return {name: float(total) / parts for name, total in sums.items()}
 
 
 def report_non_finite(run: Run, step: int, rows: np.ndarray, what: str) -> NoReturn:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.start import use_project_python
+    from data_utils.start import run, use_project_python
 
     use_project_python()
 
@@ -28,6 +28,7 @@ from data_utils import artefact
 from data_utils.errors import Stopped
 from data_utils.flags import base_folder, parse, under
 from data_utils.tokenizer import load_tokenizer, tokenizer_fingerprint
+from pretrain import objectives
 from pretrain.batches import batches
 from pretrain.checkpoints import (
     DEEPSPEED,
@@ -43,7 +44,6 @@ from pretrain.checkpoints import (
 from pretrain.engine import Engine, convert_state, deepspeed_config
 from pretrain.metrics import Metrics
 from pretrain.models import compile_trunk, count_parameters, load_model, new_model, save_memory
-from pretrain.objectives.language_modelling import LanguageModelling
 from pretrain.processes import (
     Processes,
     StopSignal,
@@ -97,7 +97,7 @@ def build_engine(run: Run, converted: bool) -> Engine:
     if run.processes.first:
         announce(run, model)
     return Engine(
-        LanguageModelling(model, run.eos_id),
+        objectives.make(settings.objective, model, run.eos_id),
         run.processes,
         deepspeed_config(
             settings.zero_stage,
@@ -247,6 +247,4 @@ def note_auto_tokenizer(run: Run) -> None:
 
 
 if __name__ == "__main__":
-    from data_utils.start import run as run_program
-
-    run_program(main)
+    run(main)

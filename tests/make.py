@@ -132,25 +132,29 @@ def content(folder: Path) -> dict[str, str]:
 
 
 def save_scores(
-    folder: Path, corpus: Path, model: str, sums: list, counts: list, **changes: object
-) -> Path:
-    """A finished store of these scores; model: any word that stands for its fingerprint."""
-    from miniplm.scores import SUFFIX, write_block
+    folder: Path, corpus: Path, model: str, sums: list, counts: list, first_row: int = 0,
+    **changes: object,
+) -> Path:  # fmt: skip
+    """A finished store of these scores; model: a folder beside it, or a word for one."""
+    from miniplm.scores import SUFFIX, job_of, write_block
 
     sums, counts = np.array(sums, np.float32), np.array(counts, np.int32)
     content = {"type": "log-probabilities", "shards": [0, 1], "block_size": 4, **changes}
-    identity = artefact.identity(corpus, "corpus", "")
+    place = folder.parent / model
+    known = artefact.identity(place, "model", "") if place.is_dir() else {"fingerprint": model}
     inputs = {
-        "corpus": (corpus, identity),
-        "model": (folder.parent / model, {"kind": "model", "fingerprint": model}),
+        "corpus": (corpus, artefact.identity(corpus, "corpus", "")),
+        "model": (place, {"kind": "model", **known}),
     }
     output = artefact.Output(folder, "scores", "tests", content, {}, inputs).begin()
-    files = []
+    files, job = [], job_of(content, {name: entry for name, (_, entry) in inputs.items()})
     for block, start in enumerate(range(0, len(sums), content["block_size"])):
         part = slice(start, start + content["block_size"])
         files.append(f"block_{block:06d}{SUFFIX}")
-        write_block(folder / files[-1], sums[part], counts[part], "CPU, fp32")
-    output.finish(files, {"sequences": len(sums), "first_row": 0})
+        write_block(
+            folder / files[-1], sums[part], counts[part], "CPU, fp32", job, first_row + start
+        )
+    output.finish(files, {"sequences": len(sums), "first_row": first_row})
     return folder
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.start import use_project_python
+    from data_utils.start import run, use_project_python
 
     use_project_python()
 
@@ -29,13 +29,12 @@ import numpy as np
 from tqdm import tqdm
 
 from data_utils import artefact, disk
-from data_utils.corpus import Corpus
+from data_utils.corpus import Corpus, write_side
 from data_utils.errors import ArtefactError, InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.shards import token_type, write_shard
 from data_utils.tokenizer import (
     copy_tokenizer,
-    corpus_tokenizer,
     load_tokenizer,
     tokenizer_fingerprint,
 )
@@ -73,7 +72,7 @@ def main() -> None:
     settings = parse(Settings, positional="base_path")
     base = base_folder(settings.base_path)
     corpus = Corpus(under(base, settings.data_dir))
-    old_folder = corpus_tokenizer(corpus, under(base, settings.tokenizer_path))
+    old_folder = corpus.tokenizer_folder or under(base, settings.tokenizer_path)
     new_folder = under(base, settings.target_tokenizer_path)
     old, new = load_tokenizer(old_folder), load_tokenizer(new_folder)
     fingerprints = check_tokenizers(corpus, old, new, old_folder, new_folder)
@@ -93,13 +92,10 @@ def main() -> None:
         settings=asdict(settings),
         inputs={"corpus": (corpus.folder, corpus.identity)},
     )
-    with artefact.lock(output.folder):
-        if output.begin().done:
-            print(f"{output.folder} is there already")
-        else:
-            convert(corpus, rules, token_type(len(new)), output, settings.workers)
-        (output.folder / PROGRESS).unlink(missing_ok=True)
-    print_account(artefact.read_manifest(output.folder), output.folder)
+    made = output.make(
+        lambda: convert(corpus, rules, token_type(len(new)), output, settings.workers)
+    )
+    print_account(made, output.folder)
 
 
 def check_tokenizers(corpus: Corpus, old, new, old_folder: Path, new_folder: Path) -> list[str]:
@@ -187,10 +183,7 @@ def finished_shards(folder: Path) -> list[dict]:
         files = {name: size for shard in done for name, size in shard["files"].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtefactError("the record of progress is damaged", where=path, fix=fix) from error
-    for name, size in files.items():
-        file = folder / name
-        if not file.is_file() or file.stat().st_size != size:
-            raise ArtefactError("a finished file is missing or has changed", where=file, fix=fix)
+    artefact.check_finished(folder, files)
     print(f"going on behind shard {len(done) - 1}")
     return done
 
@@ -233,13 +226,11 @@ def write_sides(corpus: Corpus, number: int, first: int, last: int, folder: Path
         "domain": corpus.side("domain", rows),
         "source_row": rows if source_rows is None else source_rows,
     }
-    names = []
-    for name, values in sides.items():
-        if values is not None:
-            names.append(f"{name}_{number}.npy")
-            with disk.atomic_file(folder / names[-1]) as file:
-                np.save(file, values)
-    return names
+    return [
+        write_side(folder, name, number, values)
+        for name, values in sides.items()
+        if values is not None
+    ]
 
 
 def finish(corpus: Corpus, rules: Rules, done: list[dict], output: artefact.Output) -> None:
@@ -269,6 +260,4 @@ def print_account(manifest: dict, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    from data_utils.start import run
-
     run(main)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.start import use_project_python
+    from data_utils.start import run, use_project_python
 
     use_project_python()
 
@@ -228,6 +228,4 @@ def check_weights(path: Path, fix: str) -> None:
 
 
 if __name__ == "__main__":
-    from data_utils.start import run
-
     run(main)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.start import use_project_python
+    from data_utils.start import run, use_project_python
 
     use_project_python()
 
@@ -181,6 +181,4 @@ def get_pile(settings: Settings, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    from data_utils.start import run
-
     run(main)

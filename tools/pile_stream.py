@@ -13,7 +13,6 @@ from pathlib import Path
 from tqdm import tqdm
 
 from data_utils import artefact, disk
-from data_utils.errors import ArtefactError
 from data_utils.text import check_document, document_writer, file_name
 from tools import hub
 
@@ -66,11 +65,7 @@ def read_progress(folder: Path) -> dict:
     if not path.exists():
         return {"files": [], "documents": 0, "bytes": 0, "state": None}
     progress = json.loads(path.read_text())
-    fix = f"remove {folder} and run the same command again"
-    for name, size in progress["files"]:
-        file = folder / name
-        if not file.is_file() or file.stat().st_size != size:
-            raise ArtefactError("a finished file is missing or has changed", where=file, fix=fix)
+    artefact.check_finished(folder, dict(progress["files"]))
     return progress
 
 
@@ -101,7 +96,6 @@ def write_files(result: artefact.Output, source, progress: dict, settings) -> No
     print("checksums of the files", flush=True)
     counts = {"documents": progress["documents"], "bytes": progress["bytes"]}
     result.finish([name for name, _ in files], counts)
-    (result.folder / PROGRESS).unlink(missing_ok=True)
     print(f"{result.folder} is done: {counts['documents']:,} documents", flush=True)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.start import use_project_python
+    from data_utils.start import run, use_project_python
 
     use_project_python()
 
@@ -25,8 +25,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from data_utils import artefact, disk
-from data_utils.corpus import Corpus
+from data_utils import artefact
+from data_utils.corpus import MAX_DOMAINS, Corpus, write_side
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.shards import write_shard
@@ -34,7 +34,6 @@ from data_utils.tokenizer import copy_tokenizer
 from miniplm.ranking import keep_count
 
 NOISE, BOILERPLATE = "planted noise", "planted boiler-plate"
-SOURCES = 255  # of a corpus at most
 
 
 @dataclass
@@ -64,12 +63,8 @@ def main() -> None:
     base = base_folder(settings.base_path)
     corpus = Corpus(under(base, settings.data_dir))
     check(corpus)
-    content = {
-        name: corpus.manifest["content"][name] for name in ("tokenizer", "eos_id", "add_bos")
-    }
-    content |= {"max_length": corpus.max_length, "split": corpus.split}
-    for name in ("noise", "boilerplate", "boilerplate_source", "seed"):
-        content[name] = getattr(settings, name)
+    names = ("noise", "boilerplate", "boilerplate_source", "seed")
+    content = corpus.carried() | {name: getattr(settings, name) for name in names}
     output = artefact.Output(
         under(base, settings.save),
         "corpus",
@@ -78,11 +73,7 @@ def main() -> None:
         asdict(settings),
         {"corpus": (corpus.folder, corpus.identity)},
     )
-    with artefact.lock(output.folder):
-        if output.begin().done:
-            print(f"{output.folder} is there already")
-            return
-        counts = plant(corpus, settings, output)
+    counts = output.make(lambda: plant(corpus, settings, output))["counts"]
     print(
         f"{output.folder}: of {counts['sequences']:,} rows {counts[NOISE]:,} are {NOISE}, "
         f"{counts[BOILERPLATE]:,} are {BOILERPLATE}"
@@ -106,18 +97,18 @@ def check(corpus: Corpus) -> None:
             found=", ".join(corpus.domains),
             fix="give the clean one, or make it with --plant-noise 0",
         )
-    if len(corpus.domains) + 2 > SOURCES:
+    if len(corpus.domains) + 2 > MAX_DOMAINS:
         raise InputError(
             "the corpus has too many sources to name two more",
             where=corpus.folder,
-            expected=f"at most {SOURCES - 2}",
+            expected=f"at most {MAX_DOMAINS - 2}",
             found=len(corpus.domains),
             fix="plant into a corpus of fewer sources",
         )
 
 
-def plant(corpus: Corpus, settings: Settings, output: artefact.Output) -> dict:
-    """Write all shards and the manifest; returns its counts."""
+def plant(corpus: Corpus, settings: Settings, output: artefact.Output) -> None:
+    """Write all shards and the manifest."""
     domains = [*corpus.domains, NOISE, BOILERPLATE]
     row = boilerplate_row(corpus, settings.boilerplate_source) if settings.boilerplate else None
     files, planted, tokens, start = [], np.zeros(2, int), 0, 0
@@ -131,17 +122,14 @@ def plant(corpus: Corpus, settings: Settings, output: artefact.Output) -> dict:
             planted[name] += len(place)
         lengths = np.array([len(row) for row in rows])
         write_shard(output.folder / f"{corpus.split}_{number}", lengths, rows, corpus.dtype)
-        with disk.atomic_file(output.folder / f"domain_{number}.npy") as file:
-            np.save(file, names)
         files += [f"{corpus.split}_{number}.bin", f"{corpus.split}_{number}.idx"]
-        files.append(f"domain_{number}.npy")
+        files.append(write_side(output.folder, "domain", number, names))
         tokens, start = tokens + int(lengths.sum()), start + count
     if corpus.tokenizer_folder is not None:
         files += copy_tokenizer(corpus.tokenizer_folder, output.folder / "tokenizer")
     counts = {"shards": len(corpus.shards), "sequences": len(corpus), "tokens": tokens}
     counts |= {"domains": domains, NOISE: int(planted[0]), BOILERPLATE: int(planted[1])}
     output.finish(files, counts, {"boilerplate_row": row})
-    return counts
 
 
 def draw(count: int, shard: int, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
@@ -207,6 +195,4 @@ def boilerplate_row(corpus: Corpus, source: str) -> int:
 
 
 if __name__ == "__main__":
-    from data_utils.start import run
-
     run(main)

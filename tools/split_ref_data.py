@@ -11,7 +11,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.start import use_project_python
+    from data_utils.start import run, use_project_python
 
     use_project_python()
 
@@ -52,23 +52,11 @@ def main() -> None:
         folder=under(base, settings.save),
         kind="corpus",
         program="tools/split_ref_data.py",
-        content={
-            "max_length": corpus.max_length,
-            "shards": [first, last],
-            **{
-                name: corpus.manifest["content"][name]
-                for name in ("tokenizer", "eos_id", "add_bos", "split")
-                if corpus.manifest
-            },
-        },
+        content={**corpus.carried(), "shards": [first, last]},
         settings=asdict(settings),
         inputs={"corpus": (corpus.folder, corpus.identity)},
     )
-    with artefact.lock(output.folder):
-        if output.begin().done:
-            print(f"{output.folder} is there already")
-            return
-        split(Corpus(corpus.folder, shards=(first, last)), output)
+    output.make(lambda: split(Corpus(corpus.folder, shards=(first, last)), output))
     print(f"{output.folder}: shards {first} to {last - 1} of {corpus.folder}")
 
 
@@ -76,7 +64,7 @@ def split(part: Corpus, output: artefact.Output) -> None:
     """Link the part's files under new numbers and write the manifest."""
     files = []
     for number in range(len(part.shards)):
-        for stem, suffix in (("data", ".bin"), ("data", ".idx"), ("domain", ".npy")):
+        for stem, suffix in ((part.split, ".bin"), (part.split, ".idx"), ("domain", ".npy")):
             source = part.folder / f"{stem}_{part.first_shard + number}{suffix}"
             if source.exists():
                 files.append(f"{stem}_{number}{suffix}")
@@ -102,6 +90,4 @@ def link(source: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    from data_utils.start import run
-
     run(main)

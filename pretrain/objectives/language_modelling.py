@@ -7,7 +7,7 @@ from pretrain.losses import inputs_and_labels, sequence_mean_weights, weighted_c
 from pretrain.models import head_weight, hidden_states
 
 
-class LanguageModelling(nn.Module):
+class Objective(nn.Module):
     """Takes a micro-batch, returns its loss (scalar, fp32) and named figures."""
 
     def __init__(self, model: nn.Module, eos_id: int) -> None:

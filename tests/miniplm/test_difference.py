@@ -111,19 +111,6 @@ def models(base: Path, teacher: str, reference: str) -> None:
     """Stores whose models lie in folders of these names, and the scores of TEACHER, REFERENCE."""
     for name, model, sums in (("T", teacher, TEACHER), ("R", reference, REFERENCE)):
         make.save_scores(base / "scores" / name, base / "corpus", model, *sums)
-        folder = base / "scores" / model
-        if folder.is_dir():
-            edit(base / "scores" / name, "inputs", model=artefact.identity(folder, "model", ""))
-
-
-def edit(store: Path, part: str, **changes: dict) -> None:
-    """Change entries of a finished store's manifest."""
-    manifest = artefact.read_manifest(store)
-    for key, value in changes.items():
-        old = manifest[part].get(key)
-        manifest[part][key] = {**old, **value} if isinstance(old, dict) else value
-    manifest["fingerprint"] = artefact.fingerprint(manifest)
-    disk.write_json(store / artefact.MANIFEST, manifest)
 
 
 @pytest.fixture

@@ -83,11 +83,10 @@ def full_logits(base: Path, model_name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_store(folder: Path, expected: tuple, first: int = 0, last: int = ROWS) -> None:
-    sums, counts = Scores(folder, "").read()
+    counts = Scores(folder, "").counts()
     artefact.require(folder, "scores", "", contents=True)
     means, expected_counts = (part[first:last] for part in expected)
     assert (counts == expected_counts).all()
-    np.testing.assert_allclose(sums / np.maximum(counts, 1), means, rtol=1e-5)
     found = Scores(folder, "").means()
     np.testing.assert_array_equal(np.isnan(found), counts == 0)
     np.testing.assert_allclose(np.nan_to_num(found), means, rtol=1e-5)
@@ -294,11 +293,11 @@ def test_a_damaged_store_is_not_read(base, tmp_path):
     corpus = base / "corpus"
     sums, counts = [-1.0, np.nan, -3.0, -4.0, -5.0], [1, 0, 1, 1, 1]
     good = make.save_scores(tmp_path / "good", corpus, "m", sums, counts)
-    assert Scores(good, "").read()[1].tolist() == counts  # NaN where nothing counts is no fault
+    assert Scores(good, "").counts().tolist() == counts  # NaN where nothing counts is no fault
     counts[1] = 2
     bad = make.save_scores(tmp_path / "bad", corpus, "m", sums, counts)
     with pytest.raises(ArtefactError, match="score of row 1 is nan"):
-        Scores(bad, "").read()
+        Scores(bad, "").means()
     block = good / f"block_000001{SUFFIX}"
     whole = block.read_bytes()
     block.write_bytes(whole[:-1])
@@ -306,7 +305,7 @@ def test_a_damaged_store_is_not_read(base, tmp_path):
         Scores(good, "")
     block.write_bytes(b"x" * len(whole))
     with pytest.raises(ArtefactError, match="cannot be read"):
-        Scores(good, "").read()
+        Scores(good, "").means()
     block.unlink()
     with pytest.raises(ArtefactError, match="missing"):
         Scores(good, "")
@@ -314,11 +313,14 @@ def test_a_damaged_store_is_not_read(base, tmp_path):
         Scores(tmp_path / "nowhere", "")
     short = make.save_scores(tmp_path / "short", corpus, "m", [-1.0] * 8, [1] * 8)
     path = short / f"block_000001{SUFFIX}"
-    write_block(path, np.zeros(3, np.float32), np.ones(3, np.int32), "CPU, fp32")
+    job = Scores(short, "").job
+    write_block(path, np.zeros(3, np.float32), np.ones(3, np.int32), "CPU, fp32", job, 4)
     (short / artefact.MANIFEST).unlink()
     names = [path.name for path in short.glob(f"block_*{SUFFIX}")]
     content = {"type": "log-probabilities", "shards": [0, 1], "block_size": 4}
-    output = artefact.Output(short, "scores", "", content, {})
+    inputs = {"corpus": (corpus, artefact.identity(corpus, "corpus", ""))}
+    inputs["model"] = (tmp_path / "m", {"kind": "model", "fingerprint": "m"})
+    output = artefact.Output(short, "scores", "", content, {}, inputs)
     output.finish(names, {"sequences": 8, "first_row": 0})
     with pytest.raises(ArtefactError, match="wrong number of rows"):
-        Scores(short, "").read()
+        Scores(short, "").means()

@@ -12,7 +12,7 @@ import pytest
 from data_utils import artefact, disk
 from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError
-from miniplm import difference, selection
+from miniplm import criteria, difference, selection
 from tests import make
 
 ROWS, SHARD = 50, 10  # five shards; the second to the fourth are scored: rows 10 .. 39
@@ -36,12 +36,8 @@ def base(tmp_path_factory, tokenizer_folder, scores) -> Path:
     corpus = make.save_corpus(base / "corpus", rows, tokenizer_folder, shard_size=SHARD)
     teacher, reference, counts = scores
     for name, model, means in (("T", "teacher", teacher), ("R", "reference", reference)):
-        folder = base / "scores" / name
-        make.save_scores(folder, corpus, model, means * counts, counts, shards=[1, 4])
-        manifest = artefact.read_manifest(folder)
-        manifest["counts"]["first_row"] = FIRST
-        manifest["fingerprint"] = artefact.fingerprint(manifest)
-        disk.write_json(folder / artefact.MANIFEST, manifest)
+        sums = means * counts
+        make.save_scores(base / "scores" / name, corpus, model, sums, counts, FIRST, shards=[1, 4])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["program", str(base), *NAMES])
         difference.main()
@@ -92,10 +88,8 @@ def test_each_criterion_keeps_the_highest_of_its_values(criterion, base, scores,
 
 def test_the_difference_is_the_sum_of_the_two_ablations(base, scores):
     store = base / "scores/diff-T-R"
-    inputs = artefact.read_manifest(store)["inputs"]
-    r, teacher, reference, random = (
-        selection.ranked_values(name, store, inputs, 0) for name in selection.CRITERIA
-    )
+    differences = criteria.Differences(store, artefact.read_manifest(store)["inputs"], seed=0)
+    r, teacher, reference, random = (rank(differences) for rank in criteria.CRITERIA.values())
     np.testing.assert_allclose(teacher + reference, r, rtol=1e-6)
     for values in (teacher, reference, random):
         np.testing.assert_array_equal(np.isnan(values), np.isnan(r))

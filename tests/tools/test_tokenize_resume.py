@@ -58,7 +58,7 @@ PHASES = {
     "the page": (corpus_page, "write"),
     "checksums": (artefact, "describe"),
     "the manifest": (artefact.Output, "finish"),
-    "removing the record": (progress, "remove"),
+    "removing the record": (artefact.Output, "_end"),
 }
 
 ONCE = ("the last shard", "the page", "the manifest", "removing the record")  # called once a run

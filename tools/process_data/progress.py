@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_utils import disk
+from data_utils import artefact, disk
 from data_utils.chunker import Chunker
 from data_utils.errors import ArtefactError
 from tools.process_data.shuffled_shards import ShuffledShards
@@ -65,14 +65,6 @@ def resume(folder: Path, work: Work) -> dict | None:
     work.chunker.documents_cut = Counter(words["documents_cut"])
     work.chunker.tokens_dropped = Counter(words["tokens_dropped"])
     work.table.resume(words["table"])
-    for name, size in zip(work.shards.files, words["sizes"], strict=True):
-        file = folder / name
-        if not file.is_file() or file.stat().st_size != size:
-            raise ArtefactError("a finished file is missing or has changed", where=file, fix=fix)
+    artefact.check_finished(folder, dict(zip(work.shards.files, words["sizes"], strict=True)))
     print(f"going on behind shard {work.shards.shards - 1}, {work.shards.rows:,} sequences")
     return words["state"]
-
-
-def remove(folder: Path) -> None:
-    """The corpus is finished."""
-    (folder / NAME).unlink(missing_ok=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data_utils import disk
 from data_utils.chunker import Sequences
+from data_utils.corpus import write_side
 from data_utils.shards import write_shard
 
 SHUFFLE_SEED = 233  # the original's; one generator runs through all shards
@@ -61,11 +61,9 @@ class ShuffledShards:
         table = table[self.random.permutation(len(table))]
         prefix = self.folder / f"{self.split}_{self.shards}"
         lengths = table[:, 2] - table[:, 1] + len(self.bos)
-        domain_file = self.folder / f"domain_{self.shards}.npy"
-        with disk.atomic_file(domain_file) as file:
-            np.save(file, table[:, 3].astype(np.uint8))
+        domains = write_side(self.folder, "domain", self.shards, table[:, 3].astype(np.uint8))
         write_shard(prefix, lengths, self._gather(table), self.dtype)
-        self.files += [f"{prefix.name}.bin", f"{prefix.name}.idx", domain_file.name]
+        self.files += [f"{prefix.name}.bin", f"{prefix.name}.idx", domains]
         self.shards += 1
         self.rows += len(lengths)
         self.tokens += int(lengths.sum())

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from data_utils.chunker import Chunker, Sequences
+from data_utils.corpus import MAX_DOMAINS
 from data_utils.errors import InputError
 
-MAX_DOMAINS = 255
 MAX_LISTED = 1000  # bad lines that are named one by one
 COLUMNS = {
     "documents": "documents",

@@ -13,7 +13,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
-    from data_utils.start import use_project_python
+    from data_utils.start import run, use_project_python
 
     use_project_python()
 
@@ -115,12 +115,10 @@ def main() -> None:
         settings=asdict(settings),
         inputs={"text": (text, identity)},
     )
-    with artefact.lock(output.folder):
-        if output.begin().done:
-            print(f"{output.folder} is there already")
-        else:
-            tokenize(text_files(text), tokenizer, tokenizer_folder, output, settings)
-    print_table(artefact.read_manifest(output.folder))
+    made = output.make(
+        lambda: tokenize(text_files(text), tokenizer, tokenizer_folder, output, settings)
+    )
+    corpus_page.print_table(made["counts"], made["report"])
 
 
 def tokenize(
@@ -258,15 +256,7 @@ def finish(work: Work, tokenizer_folder: Path, output: artefact.Output) -> None:
     print("checksums of the files", flush=True)
     files = work.shards.files + copy_tokenizer(tokenizer_folder, output.folder / "tokenizer")
     output.finish([*files, corpus_page.NAME], counts, report)
-    progress.remove(output.folder)
-
-
-def print_table(manifest: dict) -> None:
-    """Show what the corpus holds, a line a source."""
-    corpus_page.print_table(manifest["counts"], manifest["report"])
 
 
 if __name__ == "__main__":
-    from data_utils.start import run
-
     run(main)
