@@ -29,16 +29,13 @@ class Characters:
         self.kinds[:0x80] = EQUAL
         self._try_compositions()
 
-    def may_differ(self, text: str) -> bool:
-        """Whether the encoders may give different ids for text."""
-        if text.isascii():
-            return False
-        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-        kinds = self.kinds[codes]
-        if not kinds.all():
-            self._try(np.unique(codes[kinds == UNKNOWN]).tolist())
-            kinds = self.kinds[codes]
-        return bool((kinds == DIFFERENT).any())
+    def may_differ(self, texts: Sequence[str]) -> np.ndarray:
+        """[len(texts)] bool: whether the encoders may give different ids for a text."""
+        codes = [code_points(text) for text in texts]
+        new = [part[self.kinds[part] == UNKNOWN] for part in codes if len(part)]
+        if any(map(len, new)):
+            self._try(np.unique(np.concatenate(new)).tolist())
+        return np.array([(self.kinds[part] == DIFFERENT).any() for part in codes], bool)
 
     def _try(self, codes: list[int]) -> None:
         letters = [chr(code) for code in codes]
@@ -72,3 +69,10 @@ class Characters:
             ],
             bool,
         )
+
+
+def code_points(text: str) -> np.ndarray:
+    """The characters of a text as numbers, [length]; none of a text of ASCII alone."""
+    if text.isascii():
+        return np.empty(0, "<u4")
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")

@@ -61,7 +61,7 @@ class Encoder:
         """(ids of all texts back to back [tokens] uint32, tokens of each text [texts] int64)."""
         if self.fast is not None:
             self._spot_check(texts[0][:SPOT] if texts else "")
-            slow = self._may_differ(texts)
+            slow = self.characters.may_differ(texts)
             self.slow_texts += int(slow.sum())
             return self._encode_fast(texts, slow)
         if self.pool is None:
@@ -69,9 +69,6 @@ class Encoder:
         parts = list(self.pool.map(_encode_in_worker, _tasks(texts)))
         parts = parts or [(np.empty(0, np.uint32), np.empty(0, np.int64))]
         return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
-
-    def _may_differ(self, texts: Sequence[str]) -> np.ndarray:
-        return np.array([self.characters.may_differ(text) for text in texts], bool)
 
     def _encode_fast(self, texts: Sequence[str], slow: np.ndarray) -> Encoded:
         """By gigatoken, but by Hugging Face's where slow [texts] says so."""
@@ -103,14 +100,14 @@ class Encoder:
         )
         eos = self.tokenizer.eos_token
         texts = [*sample, PROBE, eos, f"a{eos}b {eos}{eos}\n", "cafe\u0301 \u2126 \ufb01", ""]
-        ours = self._encode_fast(texts, self._may_differ(texts))
+        ours = self._encode_fast(texts, self.characters.may_differ(texts))
         if all(map(np.array_equal, ours, encode_slow(self.tokenizer, texts))):
             return ""
         self.fast = None
         return "gigatoken's ids differ from Hugging Face's on this input"
 
     def _spot_check(self, text: str) -> None:
-        ours = self._encode_fast([text], self._may_differ([text]))[0]
+        ours = self._encode_fast([text], self.characters.may_differ([text]))[0]
         theirs = encode_slow(self.tokenizer, [text])[0]
         if not np.array_equal(ours, theirs):
             raise ArtefactError(

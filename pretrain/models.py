@@ -135,6 +135,7 @@ def head_weight(model: nn.Module) -> torch.Tensor:
 @torch.no_grad()
 def check_head(model: nn.Module) -> None:
     """Refuse models whose logits are more than hidden states times the head's weight."""
+    model.eval()  # with dropout no two passes agree
     probe = torch.arange(8, device=model.device)[None] % model.config.vocab_size
     logits = model(input_ids=probe, use_cache=False).logits.float()
     ours = (hidden_states(model, probe) @ head_weight(model).T).float()

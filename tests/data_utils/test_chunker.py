@@ -32,7 +32,6 @@ BRANCHES = {
 }
 
 
-FAST = settings(deadline=None, derandomize=True, database=None)
 LIMITS = st.integers(1, 4)
 
 
@@ -98,7 +97,7 @@ def test_random_documents_hit_every_branch_and_agree(tiny_tokenizer, monkeypatch
         st.sampled_from("AB"), st.binary(min_size=1, max_size=4), st.binary(max_size=50)
     )
 
-    @settings(FAST, max_examples=2000)
+    @settings(max_examples=2000)
     @given(st.lists(draw, min_size=1, max_size=5), st.integers(2, 9), st.booleans(), LIMITS, LIMITS)
     def agree(draws, max_length, with_bos, document_limit, batch):
         documents = [(source, pick(kinds, places)) for source, kinds, places in draws]
@@ -162,7 +161,7 @@ def test_every_position_with_and_without_a_next_token(tiny_tokenizer):
     """The rule alone, on buffers that stop anywhere (those of documents always end in eos)."""
     tables, seen = sentence_ends(tiny_tokenizer), Counter()
 
-    @settings(FAST, max_examples=500)
+    @settings(max_examples=500)
     @given(st.binary(min_size=1, max_size=4), st.binary(min_size=1, max_size=12))
     def agree(kinds, places):
         buffer = pick(kinds, places)

@@ -14,7 +14,6 @@ from data_utils.errors import ArtefactError, InputError
 from data_utils.shards import write_shard
 from tests import make
 
-FAST = settings(deadline=None, derandomize=True, database=None)
 SIZES = (7, 1, 0, 5, 9)  # rows a shard
 
 
@@ -53,7 +52,7 @@ def padded(rows, pad):
     return tokens, np.array(lengths, np.int64)
 
 
-@settings(FAST, max_examples=300)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_batch_lengths_and_sides_equal_a_loop(folder, rows, data):
     corpus = Corpus(folder)
@@ -67,7 +66,7 @@ def test_batch_lengths_and_sides_equal_a_loop(folder, rows, data):
     assert np.array_equal(corpus.side("domain", at), at % 3)
 
 
-@settings(FAST, max_examples=200)
+@settings(max_examples=200)
 @given(chosen=st.sets(st.integers(0, sum(SIZES) - 1), min_size=1))
 def test_runs_are_the_tokens_of_ascending_rows(folder, rows, chosen):
     at = np.array(sorted(chosen))

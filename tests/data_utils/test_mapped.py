@@ -96,7 +96,7 @@ run(lambda: map_files([Path(sys.argv[1])], [1 << 40]))
     st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 40)), max_size=3000),
     st.sampled_from([1, 2, 4]),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_spans_are_written_back_to_back(spans, size):
     values = np.arange(4000).astype(f"u{size}")
     starts, lengths = (np.array([s[i] for s in spans], np.int64) for i in (0, 1))

@@ -6,11 +6,10 @@ from hypothesis import strategies as st
 
 from data_utils.order import permute, rows_of, step_samples
 
-FAST = settings(deadline=None, derandomize=True, database=None)
 SIZES = st.one_of(st.integers(1, 70), st.integers(1, 5000))
 
 
-@settings(FAST, max_examples=200)
+@settings(max_examples=200)
 @given(SIZES, st.text(max_size=4))
 def test_permute_is_a_permutation(n, key):
     assert sorted(permute(np.arange(n), n, key).tolist()) == list(range(n))
@@ -41,7 +40,7 @@ def test_permute_mixes_and_depends_on_its_key():
 FROZEN = [1, 2, 6, 5, 4, 7, 3, 0]
 
 
-@settings(FAST, max_examples=100)
+@settings(max_examples=100)
 @given(st.integers(1, 60), st.integers(0, 200), st.integers(1, 40))
 def test_without_shuffle_the_corpus_repeats(n_rows, step, global_batch):
     """Step s uses rows 512 s .. 512 s + 511, and a step may straddle epochs."""
@@ -50,7 +49,7 @@ def test_without_shuffle_the_corpus_repeats(n_rows, step, global_batch):
     assert rows_of(step_samples(step, global_batch), n_rows).tolist() == expected
 
 
-@settings(FAST, max_examples=100)
+@settings(max_examples=100)
 @given(st.integers(1, 60), st.integers(0, 9), st.integers(0, 3))
 def test_with_shuffle_every_epoch_has_every_row_once(n_rows, seed, epoch):
     samples = np.arange(epoch * n_rows, (epoch + 1) * n_rows)
@@ -63,7 +62,7 @@ def test_epochs_and_seeds_differ():
     assert (rows[0] == rows_of(np.arange(1000), 1000, 11)).mean() < 0.02
 
 
-@settings(FAST, max_examples=100)
+@settings(max_examples=100)
 @given(st.integers(1, 50), st.integers(0, 20), st.sampled_from([None, 10]), st.data())
 def test_ranks_and_micro_batches_only_cut_a_step_up(n_rows, step, seed, data):
     ranks, accumulation, micro = (data.draw(st.integers(1, 4)) for _ in range(3))

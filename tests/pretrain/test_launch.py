@@ -41,6 +41,12 @@ if os.environ.get("RANK") == "1":
         return inner(step, batch)
     order.step_samples = step_samples
 """
+SILENT = f"""{LATE}
+if "RANK" in os.environ:
+    sys.path.insert(0, os.environ["CODE"])
+    from pretrain import watch
+    watch.SILENCE = 12
+"""
 
 
 def two_machines(base: Path, save: str, settings: dict, **variables: object) -> list[Machine]:
@@ -167,13 +173,13 @@ def test_a_machine_that_stays_silent_ends_the_other(base):
     """Its launcher is stopped, its worker in its second batch: no connection breaks."""
     hook = base / "hook of the silent"
     hook.mkdir()
-    (hook / "sitecustomize.py").write_text(LATE)
+    (hook / "sitecustomize.py").write_text(SILENT)
     machines = two_machines(base, "silent", LONG, PYTHONPATH=hook, CODE=CODE_ROOT)
     machines[0].until(base / "silent/metrics.jsonl")
     machines[1].process.send_signal(signal.SIGSTOP)
     text = machines[0].end(4)
     assert text.count("ERROR") == 1
-    assert f"the launcher of {socket.gethostname()} gives no sign of life since 40 s" in text
+    assert f"the launcher of {socket.gethostname()} gives no sign of life since 12 s" in text
     machines[1].process.kill()
     machines[1].process.wait()
     none_left(base)

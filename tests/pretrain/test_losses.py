@@ -67,7 +67,7 @@ def test_loss_and_gradients_equal_torchs_chunked_loss(rows):
         close(a, b, 1e-5)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 12), st.integers(2, 40), st.integers(1, 15), st.integers(0, 1000))
 def test_any_shape_equals_full_logits(n, vocab, rows, seed):
     case = random_case(n, 4, vocab, seed, spread=3.0)

@@ -48,6 +48,14 @@ def test_a_soft_capped_model_is_refused(cap):
     check_head(random_model({**GEMMA, "final_logit_softcapping": None}))
 
 
+def test_a_model_with_dropout_is_taken(tmp_path):
+    """Its logits are what they have to be, but no two passes of training agree."""
+    sizes = {"vocab_size": 60, "n_embd": 16, "n_layer": 1, "n_head": 2, "resid_pdrop": 0.5}
+    ids = dict.fromkeys(("bos_token_id", "eos_token_id"), 0)
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", **sizes, **ids}))
+    assert not new_model(tmp_path / "config.json", 0, "eager").training
+
+
 def test_a_model_that_scales_its_logits_is_refused():
     with pytest.raises(InputError, match="CohereForCausalLM"):
         check_head(random_model(COHERE))

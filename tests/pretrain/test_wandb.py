@@ -124,4 +124,6 @@ def test_on_a_terminal_it_does_not_ask_for_a_key(base):
 
 def test_an_unknown_mode(base):
     run = train(base, "onlin", save="mode")
-    assert run.code == 2 and "--wandb-mode onlin" in run.errors and not (base / "mode").exists()
+    assert (
+        run.code == 2 and "invalid choice: 'onlin'" in run.errors and not (base / "mode").exists()
+    )

@@ -25,7 +25,6 @@ from tests import make, programs
 from tools import convert_tokenization, token_converter
 from tools.token_converter import Converter, Decoder, Rules
 
-FAST = settings(deadline=None, derandomize=True, database=None, max_examples=60)
 MODULE = "tools.convert_tokenization"
 LAUNCHERS = "scripts/tools/convert_tokenization/convert_tokenization_qwen_{}.sh"
 SELECTED = "processed_data/pretrain/pile-diff_samp-qwen_1.8B-qwen_104M-r0.5"
@@ -111,7 +110,7 @@ def converter(request, base, tmp_path_factory):
     return found, [BOS] if old_bos else [], {"bos": bos, "old_bos": old_bos}
 
 
-@settings(FAST)
+@settings(max_examples=60)
 @given(rows=ROWS)
 def test_random_rows_become_what_the_obvious_converter_makes(converter, base, rows):
     """End-of-text anywhere, bytes that are no characters, empty rows, rows of only end-of-text."""
@@ -164,7 +163,7 @@ def test_characters_cut_in_two_are_counted(base, tmp_path):
     assert block.counts["with_replacement_character"] == 1
 
 
-@settings(FAST)
+@settings(max_examples=60)
 @given(parts=st.lists(st.lists(st.integers(0, 601), max_size=20), min_size=1, max_size=5))
 def test_the_gather_decodes_like_the_tokenizer(base, parts):
     """On ids that make no characters and added tokens outside the byte alphabet, too."""

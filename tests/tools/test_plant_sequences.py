@@ -97,7 +97,7 @@ def test_the_seed_decides_and_a_larger_share_keeps_the_noise_of_a_smaller_one(ba
     assert all(sources_of(again["a"])[row] == NOISE for row in noise)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.integers(0, 300), st.integers(0, 100), st.data())
 def test_drawn_rows_are_exact_shares_and_disjoint(count, percent, data):
     other = data.draw(st.integers(0, 100 - percent))
