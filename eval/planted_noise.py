@@ -104,7 +104,7 @@ def keep_rates(base: Path, name: str, settings: Settings) -> tuple[list[dict], l
             )
     r = np.load(store / FILE, allow_pickle=False)
     losses = {
-        f"mean_{model}_loss": -Scores(scores / store_name, EXPERIMENT).means()
+        f"mean_{model}_loss": -Scores(scores / store_name, EXPERIMENT).means()[0]
         for model, store_name in (
             ("teacher", settings.teacher_name),
             ("reference", settings.ref_name),

@@ -41,7 +41,7 @@ class Differences:
                 where=scores.folder,
                 fix=fix,
             )
-        return scores.means()
+        return scores.means()[0]
 
 
 def difference(store: Differences) -> np.ndarray:

@@ -120,6 +120,14 @@ def scored_corpus(store: Scores) -> Corpus:
     return corpus
 
 
+def read_means(teacher: Scores, reference: Scores) -> tuple[np.ndarray, np.ndarray]:
+    """Mean log-probabilities of both, [n] float64 each; they must have counted the same tokens."""
+    log_p, counts = teacher.means()
+    log_ref, others = reference.means()
+    same_counts(counts, others)
+    return log_p, log_ref
+
+
 def same_counts(teacher: np.ndarray, reference: np.ndarray) -> None:
     """Refuse numbers of counted tokens, [n], that differ in a row."""
     for at in pieces(len(teacher)):
@@ -159,8 +167,7 @@ def join(
     order_known: bool,
 ) -> None:
     """Write the difference store and its report; r is read from its file, not held beside."""
-    same_counts(teacher.counts(), reference.counts())
-    log_p, log_ref = teacher.means(), reference.means()
+    log_p, log_ref = read_means(teacher, reference)
     with disk.atomic_file(output.folder / FILE) as file:
         write_difference(file, log_p, log_ref)
     r = np.load(output.folder / FILE, mmap_mode="r", allow_pickle=False)

@@ -41,17 +41,14 @@ class Scores:
     def __len__(self) -> int:
         return self.manifest["counts"]["sequences"]
 
-    def means(self) -> np.ndarray:
-        """Mean natural log-probability a counted token, [n] float64; NaN where none is counted."""
-        means = np.full(len(self), np.nan)
+    def means(self) -> tuple[np.ndarray, np.ndarray]:
+        """(mean natural log-probability a counted token [n] float64, NaN where none is; counts)."""
+        means, counts = np.full(len(self), np.nan), np.empty(len(self), np.int32)
         for part, values, number in self._blocks():
             divisor = 1 if self.value == "mean" else number
             np.divide(values, divisor, out=means[part], where=number > 0, dtype=np.float64)
-        return means
-
-    def counts(self) -> np.ndarray:
-        """Counted tokens of each row, [n] int32."""
-        return np.concatenate([np.empty(0, np.int32), *(number for *_, number in self._blocks())])
+            counts[part] = number
+        return means, counts
 
     def _blocks(self) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
         """(place in the store, values, counts) of each block, checked."""

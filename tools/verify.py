@@ -98,7 +98,7 @@ def check_counts(folder: Path, manifest: dict) -> None:
         corpus = Corpus(folder)
         found = {"sequences": len(corpus), "tokens": count_tokens(corpus)}
     elif manifest["kind"] == "scores" and manifest["content"]["type"] in VALUES:
-        counts = Scores(folder, MAKE_AGAIN).counts()  # reads and checks every block
+        _, counts = Scores(folder, MAKE_AGAIN).read()  # checks every block
         found = {
             "sequences": len(counts),
             "without_counted_tokens": int((counts == 0).sum()),

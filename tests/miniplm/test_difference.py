@@ -21,7 +21,7 @@ R = [3.0, -1.0, np.nan, 0.0, 0.5]
 def test_hand_made_numbers(base):
     """Reference loss minus teacher loss, per counted token; undefined where none counts."""
     stores(base)
-    t, ref = (Scores(base / "scores" / name, "").means() for name in "TR")
+    t, ref = (Scores(base / "scores" / name, "").means()[0] for name in "TR")
     assert t.dtype == ref.dtype == np.float64
     np.testing.assert_array_equal(t - ref, R)
 
@@ -29,7 +29,7 @@ def test_hand_made_numbers(base):
 def test_means_are_divided_in_float64(base):
     """Of float32 sums; neither quotient is a float32 number."""
     make.save_scores(base / "scores/T", base / "corpus", "teacher", [-10.0, -1.0], [3, 3])
-    assert Scores(base / "scores/T", "").means().tolist() == [-10 / 3, -1 / 3]
+    assert Scores(base / "scores/T", "").means()[0].tolist() == [-10 / 3, -1 / 3]
 
 
 def test_what_was_counted_must_agree():
