@@ -14,7 +14,7 @@ import numpy as np
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from miniplm.difference import FILE, PROGRAM
-from miniplm.ranking import count_bins, keep_count, keep_within, pieces
+from miniplm.ranking import count_defined, keep_count, keep_within, pieces
 from miniplm.scores import Scores
 
 
@@ -81,7 +81,7 @@ def number_to_keep(
     that one and all below it are left out, shorter ones too.
     """
     if ratio is not None:
-        keep = keep_count(ratio, int(count_bins(values).sum()))
+        keep = keep_count(ratio, count_defined(values))
         if keep == 0:
             raise InputError(
                 f"RATIO={ratio:g} of {len(values)} scored sequences selects none",
@@ -93,7 +93,7 @@ def number_to_keep(
     def lengths(at: slice) -> np.ndarray:
         return corpus.lengths(np.arange(first_row + at.start, first_row + at.stop))
 
-    there = int(count_bins(values, lengths).sum())
+    keep, there = keep_within(values, lengths, tokens)
     if tokens > there:
         raise InputError(
             "the scored sequences have not that many tokens",
@@ -102,7 +102,6 @@ def number_to_keep(
             found=tokens,
             fix="ask for fewer or score more",
         )
-    keep = keep_within(values, lengths, tokens)
     if keep == 0:
         raise InputError(
             f"--tokens {tokens} is less than the first sequence has",

@@ -109,15 +109,19 @@ def _inside(values: np.ndarray, wanted: np.ndarray) -> Iterator[tuple[slice, np.
         yield at, known & wanted[bin_numbers(np.where(known, piece, 0))]
 
 
-def keep_within(values: np.ndarray, weights: Callable[[slice], np.ndarray], limit: int) -> int:
-    """How many of the highest values weigh at most `limit` in all, up to the first that would not.
+def keep_within(
+    values: np.ndarray, weights: Callable[[slice], np.ndarray], limit: int
+) -> tuple[int, int]:
+    """(how many of the highest values weigh at most `limit` in all, what all values weigh).
 
-    weights: the positive whole weights of a slice of the values.
+    The first that would exceed the limit ends them. weights: the positive whole weights of a slice
+    of the values.
     """
     heavy = count_bins(values, weights)
     reached = np.cumsum(heavy[::-1])
-    if limit >= reached[-1]:
-        return int(count_bins(values).sum())
+    total = int(reached[-1])
+    if limit >= total:
+        return count_defined(values), total
     last = len(heavy) - 1 - int(reached.searchsorted(limit, side="right"))
     wanted = np.zeros(len(heavy), bool)
     wanted[last] = True
@@ -126,7 +130,7 @@ def keep_within(values: np.ndarray, weights: Callable[[slice], np.ndarray], limi
     order = np.argsort(-inside, kind="stable")
     left = limit - int(reached[::-1][last] - heavy[last])
     fitting = int(np.cumsum(weight[order]).searchsorted(left, side="right"))
-    return int(count_bins(values)[last + 1 :].sum()) + fitting
+    return count_above(values, inside.max()) + fitting, total
 
 
 def rows_at(values: np.ndarray, ranks: Sequence[int]) -> list[int]:
@@ -135,6 +139,11 @@ def rows_at(values: np.ndarray, ranks: Sequence[int]) -> list[int]:
     for rank, value in zip(ranks, values_at(values, ranks), strict=True):
         rows.append(find_equal(values, value, rank - count_above(values, value)))
     return rows
+
+
+def count_defined(values: np.ndarray) -> int:
+    """How many values are no NaN."""
+    return sum(int(np.count_nonzero(values[at] == values[at])) for at in pieces(len(values)))
 
 
 def count_above(values: np.ndarray, threshold: float) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_utils.corpus import Corpus
-from miniplm.ranking import Cut, cuts, keep_count, pieces
+from miniplm.ranking import Cut, count_defined, cuts, keep_count, pieces
 
 ALPHAS = tuple(i / 10 for i in range(1, 10))
 UNKNOWN = "unknown"
@@ -77,7 +77,7 @@ class Sums:
         domains = list(scored.corpus.domains)
         self.names = domains if UNKNOWN in domains else [*domains, UNKNOWN]
         self.length_limits = length_limits(scored.corpus.max_length)
-        self.defined = sum(int(np.isfinite(scored.r[at]).sum()) for at in pieces(len(scored.r)))
+        self.defined = count_defined(scored.r)
         keeps = [keep_count(share, self.defined) for share in (ratio, *ALPHAS)]
         self.keep = keeps[0]
         cut, *sweep = cuts(scored.r, keeps)

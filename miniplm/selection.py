@@ -19,7 +19,7 @@ from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.tokenizer import copy_tokenizer
 from miniplm.criteria import CRITERIA, SEEDED, Differences, number_to_keep
-from miniplm.ranking import count_bins, top
+from miniplm.ranking import count_defined, top
 from miniplm.shard_copy import copy_shards
 
 PROGRAM = "scripts/miniplm/difference_sampling/construct_pretrain_data.py"
@@ -143,7 +143,7 @@ def construct(
 def account(values: np.ndarray, rows: np.ndarray, all_rows: int) -> dict:
     """What became of every row of the corpus: values of the scored rows, and the kept rows."""
     assert (rows[1:] > rows[:-1]).all(), "a row is selected twice, or not in order"
-    defined = int(count_bins(values).sum())
+    defined = count_defined(values)
     return {
         "kept": len(rows),
         "dropped": defined - len(rows),

@@ -98,7 +98,7 @@ def check_counts(folder: Path, manifest: dict) -> None:
         corpus = Corpus(folder)
         found = {"sequences": len(corpus), "tokens": count_tokens(corpus)}
     elif manifest["kind"] == "scores" and manifest["content"]["type"] in VALUES:
-        _, counts = Scores(folder, MAKE_AGAIN).read()  # checks every block
+        _, counts = Scores(folder, MAKE_AGAIN).means()  # checks every block
         found = {
             "sequences": len(counts),
             "without_counted_tokens": int((counts == 0).sum()),

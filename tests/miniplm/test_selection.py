@@ -61,12 +61,13 @@ def test_a_budget_of_tokens_equals_a_walk_down_the_ranks(values, data):
         if used > limit:
             break
         kept += 1
-    assert keep_within(r, lambda at: lengths[at], limit) == kept
+    total = sum(lengths[row] for row in full_order(r))
+    assert keep_within(r, lambda at: lengths[at], limit) == (kept, total)
 
 
 def test_minus_zero_and_zero_are_a_tie():
     """The walk begins with row 0, whose 5 tokens do not fit."""
-    assert keep_within(np.array([-0.0, 0.0]), lambda at: np.array([5, 1])[at], 4) == 0
+    assert keep_within(np.array([-0.0, 0.0]), lambda at: np.array([5, 1])[at], 4) == (0, 6)
 
 
 def test_a_pieces_border_is_no_border(monkeypatch):
