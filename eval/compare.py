@@ -113,7 +113,6 @@ def read_run(name: str, folder: Path, results: Path) -> Run:
     what = f"that {folder} was trained on"
     corpus = recorded_corpus(folder, source, what, "put the corpus of the run back")
     seen = min(len(corpus), trained_on["sequences"])
-    tokens = sum(int(shard.lengths.sum(dtype=np.int64)) for shard in corpus.shards)
     result, losses = read_losses(name, results)
     if result["model"]["fingerprint"] != manifest["fingerprint"]:
         raise InputError(
@@ -123,8 +122,9 @@ def read_run(name: str, folder: Path, results: Path) -> Run:
             found=result["model"]["fingerprint"][:12],
             fix=f"{EVALUATE} again",
         )
-    # Within the first epoch every token used is used once.
-    unique_tokens = tokens if seen == len(corpus) else trained_on["tokens"]
+    unique_tokens = trained_on["tokens"]  # within the first epoch each is used once
+    if seen == len(corpus):
+        unique_tokens = sum(int(shard.lengths.sum(dtype=np.int64)) for shard in corpus.shards)
     epochs = trained_on["sequences"] / len(corpus)
     return Run(name, folder, manifest, seen, unique_tokens, epochs, result, losses)
 
