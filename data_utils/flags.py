@@ -5,16 +5,20 @@ root if BASE_PATH has none.
 """
 
 import dataclasses
+import importlib.util
 import sys
 from pathlib import Path
 from typing import Any, TypeVar
-
-from transformers.hf_argparser import HfArgumentParser
 
 from data_utils.errors import InputError
 from data_utils.start import CODE_ROOT
 
 Settings = TypeVar("Settings")
+# The file by itself: importing the package takes longer than what most programs do besides.
+HF_ARGPARSER = Path(importlib.util.find_spec("transformers").origin).with_name("hf_argparser.py")
+SPEC = importlib.util.spec_from_file_location("hf_argparser", HF_ARGPARSER)
+hf_argparser = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(hf_argparser)
 
 
 def flag(default: Any, help: str, **metadata: Any) -> Any:
@@ -25,7 +29,7 @@ def flag(default: Any, help: str, **metadata: Any) -> Any:
     return dataclasses.field(default=default, metadata=metadata)
 
 
-class Parser(HfArgumentParser):
+class Parser(hf_argparser.HfArgumentParser):
     def error(self, message: str) -> None:
         raise InputError(message, fix=f"see {self.prog} --help")
 

@@ -13,11 +13,18 @@ CODE_ROOT = Path(__file__).resolve().parents[1]
 
 
 def use_project_python() -> None:
-    """Run the program again under .venv's Python if this one has no torch and there is a .venv."""
+    """Run the program again under .venv's Python if this one has no torch; without one, say so."""
+    if importlib.util.find_spec("torch") is not None:
+        return
     venv_python = CODE_ROOT / ".venv" / "bin" / "python"
-    if importlib.util.find_spec("torch") is None and venv_python.exists():
-        if Path(sys.prefix).resolve() != (CODE_ROOT / ".venv").resolve():
-            os.execv(venv_python, [str(venv_python), *sys.orig_argv[1:]])
+    if venv_python.exists() and Path(sys.prefix).resolve() != (CODE_ROOT / ".venv").resolve():
+        os.execv(venv_python, [str(venv_python), *sys.orig_argv[1:]])
+    print(
+        f"ERROR {sys.executable} has not the packages of requirements.txt. Fix: bash install.sh, "
+        "or activate the environment that has them",
+        file=sys.stderr,
+    )
+    sys.exit(4)
 
 
 def run(main: Callable[[], None]) -> None:

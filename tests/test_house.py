@@ -4,6 +4,7 @@
 """
 
 import ast
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,16 @@ def test_every_program_renders_its_help_from_another_folder(program, tmp_path):
     )
     assert shown.returncode == 0 and "usage:" in shown.stdout, shown.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_python_without_the_packages_is_told_what_to_do(tmp_path):
+    """In a fresh clone, before anything is installed."""
+    for package in ("data_utils", "tools"):
+        shutil.copytree(CODE_ROOT / package, tmp_path / package)
+    command = [sys.executable, "-S", tmp_path / "tools/verify.py", tmp_path]  # -S: no packages
+    shown = subprocess.run(command, capture_output=True, text=True)
+    assert shown.returncode == 4 and shown.stderr.count("\n") == 1, shown.stderr
+    assert shown.stderr.startswith("ERROR ") and "Fix: bash install.sh" in shown.stderr
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)

@@ -217,7 +217,7 @@ def test_two_jobs_at_once(base, undisturbed):
         worker.join(120)
     assert sorted(worker.exitcode for worker in workers) == [0, 2]
     assert "begun with another block_size" in (base / "log.err").read_text()
-    assert len(Scores(base / "apart", "").read()[1]) == ROWS
+    assert len(Scores(base / "apart", "").means()[1]) == ROWS
 
 
 def unfinished(base: Path, save: str) -> Path:
