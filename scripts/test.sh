@@ -14,4 +14,5 @@ fi
 ruff format --check .
 ruff check .
 git ls-files -co --exclude-standard '*.sh' .ci/run | xargs shellcheck
-python -m pytest -n 2 --dist loadfile -m "$selection" "$@"
+# Three on two cores: the tests of processes wait for most of their time. Long files come first.
+python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "$selection" "$@"
