@@ -2,8 +2,8 @@
 
     .venv/bin/python benchmarks/large_scores.py [--rows 20000000] [--folder FOLDER]
 
-A synthetic corpus of short rows in shards of a million, and the score stores of a teacher and a
-reference; each program in a process of its own.
+A synthetic corpus of short rows, and the score stores of a teacher and a reference; each program in
+a process of its own.
 """
 
 import sys
@@ -24,13 +24,13 @@ import time
 
 import numpy as np
 
+from benchmarks.bench_selection import make_input
 from data_utils import artefact
-from data_utils.corpus import write_side
-from data_utils.shards import write_shard
+from data_utils.corpus import Corpus
 from data_utils.start import CODE_ROOT
 from miniplm.scores import SUFFIX, job_of, write_block
 
-SHARD, BLOCK, LONGEST, TOKEN = 1_000_000, 8192, 9, np.dtype("<u2")
+BLOCK = 8192
 PROGRAMS = CODE_ROOT / "scripts/miniplm/difference_sampling"
 
 
@@ -41,10 +41,13 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         base, generator = Path(name), np.random.default_rng(0)
-        corpus, lengths = write_corpus(base / "corpus", options.rows, generator)
+        corpus = base / "corpus"
+        corpus.mkdir()
+        make_input(corpus, options.rows, tokens=8)
+        counts = (Corpus(corpus).lengths(np.arange(options.rows)) - 1).astype(np.int32)
         for store, shift in (("teacher", 0.5), ("reference", 0.0)):
             means = generator.normal(shift - 3, 1, options.rows)
-            write_store(base / store, corpus, means, (lengths - 1).astype(np.int32))
+            write_store(base / store, corpus, means, counts)
         flags = ["--scores", ".", "--teacher-name", "teacher", "--ref-name", "reference"]
         measure("compute_difference_scores.py", base, *flags)
         for criterion in ("difference", "teacher", "random"):
@@ -53,31 +56,11 @@ def main() -> None:
             measure("construct_pretrain_data.py", base, *flags, *more)
 
 
-def write_corpus(
-    folder: Path, rows: int, generator: np.random.Generator
-) -> tuple[artefact.Output, np.ndarray]:
-    """(the finished corpus, lengths of its rows, [rows])."""
-    output = artefact.Output(folder, "corpus", "benchmark", {"max_length": LONGEST}, {}).begin()
-    lengths, files = generator.integers(2, LONGEST + 1, rows), []
-    for number, start in enumerate(range(0, rows, SHARD)):
-        part = lengths[start : start + SHARD]
-        tokens = generator.integers(0, 60_000, part.sum()).astype(TOKEN)
-        write_shard(folder / f"data_{number}", part, [tokens], TOKEN)
-        domains = generator.integers(0, 3, len(part)).astype(np.uint8)
-        files += [f"data_{number}.bin", f"data_{number}.idx"]
-        files.append(write_side(folder, "domain", number, domains))
-    output.finish(files, {"domains": ["A", "B", "C"]})
-    return output, lengths
-
-
-def write_store(
-    folder: Path, corpus: artefact.Output, means: np.ndarray, counts: np.ndarray
-) -> None:
+def write_store(folder: Path, corpus: Path, means: np.ndarray, counts: np.ndarray) -> None:
     """A finished score store of these mean log-probabilities and counted tokens, [rows]."""
-    shards = [0, -(-len(means) // SHARD)]
-    content = {"type": "log-probabilities", "shards": shards, "block_size": BLOCK}
+    content = {"type": "log-probabilities", "shards": [0, 1], "block_size": BLOCK}
     inputs = {
-        "corpus": (corpus.folder, artefact.identity(corpus.folder, "corpus", "")),
+        "corpus": (corpus, artefact.identity(corpus, "corpus", "")),
         "model": (folder / "model", {"kind": "model", "fingerprint": folder.name}),
     }
     output = artefact.Output(folder, "scores", "benchmark", content, {}, inputs).begin()

@@ -29,15 +29,18 @@ class Encoder:
     """Encodes batches of texts without special tokens of its own.
 
     A literal end-of-text token in a text becomes its id, as the tokenizer says. Use it in a with
-    statement: it may hold processes. `name` says which tokenizer program encodes.
+    statement: it may hold processes. `name` says which tokenizer program encodes, `reason` why not
+    gigatoken; fast=False asks for Hugging Face's.
     """
 
-    def __init__(self, folder: Path, tokenizer, workers: int, sample: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path, tokenizer, workers: int, sample: Sequence[str], *, fast: bool = True
+    ) -> None:
         self.folder, self.workers, self.tokenizer = folder, workers, tokenizer
         self.pool: ProcessPoolExecutor | None = None
         self.fast, self.characters = None, None
         self.slow_texts = 0  # that gigatoken might have encoded otherwise
-        self.reason = self._start_gigatoken(sample)
+        self.reason = self._start_gigatoken(sample) if fast else "asked for by --encoder"
         self.name = "gigatoken" if self.fast else "Hugging Face tokenizers"
 
     def __enter__(self) -> "Encoder":
@@ -117,13 +120,6 @@ class Encoder:
                 found=f"{ours[:20].tolist()} for {text[:200]!r}",
                 fix="remove the output folder and run again with --encoder huggingface",
             )
-
-
-class SlowEncoder(Encoder):
-    """Hugging Face's tokenizer whatever gigatoken can do."""
-
-    def _start_gigatoken(self, sample: Sequence[str]) -> str:
-        return "asked for by --encoder"
 
 
 def encode_fast(fast, texts: Sequence[str]) -> Encoded:

@@ -123,6 +123,21 @@ def table(rows: Iterable[dict], columns: Sequence[Column], source: str = "") -> 
     return f'<div class="wide"><table><tr>{head}</tr>\n{body}</table></div>{origin(source)}'
 
 
+def text_table(rows: Sequence[dict], columns: Sequence[Column]) -> str:
+    """A table for the terminal."""
+    cells = [[column.title for column in columns]]
+    cells += [[display(row, column) for column in columns] for row in rows]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    lines = []
+    for line in cells:
+        padded = [
+            cell.rjust(width) if column.show else cell.ljust(width)
+            for cell, width, column in zip(line, widths, columns, strict=True)
+        ]
+        lines.append("  ".join(padded).rstrip())
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
 def display(row: dict, column: Column) -> str:
     """A row's value as the column shows it."""
     value = row[column.key]

@@ -69,6 +69,17 @@ def load_tokenizer(folder: Path):
     return tokenizer
 
 
+def bos_id(tokenizer, folder: Path, add_bos: bool) -> int | None:
+    """Id of the beginning-of-sequence token, None without ADD_BOS; one must be there for it."""
+    if add_bos and tokenizer.bos_token_id is None:
+        raise InputError(
+            "ADD_BOS is on and the tokenizer has no beginning-of-sequence token",
+            where=folder,
+            fix="leave ADD_BOS off for this tokenizer",
+        )
+    return tokenizer.bos_token_id if add_bos else None
+
+
 def tokenizer_fingerprint(tokenizer) -> str:
     """Equal for tokenizers with equal token-to-id maps, added tokens included, and equal ids."""
     ids = tokenizer(PROBE, add_special_tokens=False)["input_ids"]

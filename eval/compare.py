@@ -236,21 +236,13 @@ def read_stages(path: Path) -> list[dict]:
     if not path.is_file():
         raise InputError("there is no list of stages", where=path, fix="leave out --stages")
     found = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        fields = line.split("\t")
+    for line in path.read_text().splitlines():
         try:
-            stage, place, seconds = fields[0], fields[1], float(fields[-1])
-        except (IndexError, ValueError):
-            if number == 1 and fields[-1] == "seconds":
-                continue
-            raise InputError(
-                f"line {number} is no stage",
-                where=path,
-                expected="stage, artefact, seconds, separated by tabs",
-                found=repr(line),
-                fix="mend this line",
-            ) from None
-        found.append({"stage": stage, "artefact": place, "seconds": seconds})
+            stage, place, *_, seconds = line.split("\t")
+            found.append({"stage": stage, "artefact": place, "seconds": float(seconds)})
+        except ValueError:
+            text = f"this line is no stage, artefact, ..., seconds: {line!r}"
+            raise InputError(text, where=path, fix="mend it, or leave out --stages") from None
     return found
 
 

@@ -1,6 +1,5 @@
 """The output of eval/compare.py: tables for the terminal and the HTML page."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +7,6 @@ from data_utils import artefact
 from data_utils.errors import ArtefactError
 from data_utils.page import (
     Column,
-    display,
     example,
     findings,
     heading,
@@ -22,6 +20,7 @@ from data_utils.page import (
     plot_png,
     read_csv,
     table,
+    text_table,
 )
 from pretrain.metrics import read_metrics
 
@@ -141,21 +140,6 @@ def stage_rows(stages: list[dict]) -> list[dict]:
     """The stages and their sum."""
     total = sum(stage["seconds"] for stage in stages)
     return [*stages, {"stage": "all", "artefact": "", "seconds": total}]
-
-
-def text_table(rows: Sequence[dict], columns: Sequence[Column]) -> str:
-    """A table for the terminal."""
-    cells = [[column.title for column in columns]]
-    cells += [[display(row, column) for column in columns] for row in rows]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    lines = []
-    for line in cells:
-        padded = [
-            cell.rjust(width) if column.show else cell.ljust(width)
-            for cell, width, column in zip(line, widths, columns, strict=True)
-        ]
-        lines.append("  ".join(padded).rstrip())
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
 def terminal(report: dict, selection: Selection | None) -> str:

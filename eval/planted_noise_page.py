@@ -13,8 +13,8 @@ from data_utils.page import (
     picture,
     plot_png,
     table,
+    text_table,
 )
-from eval.compare_page import text_table
 
 KEEP_RATES = (
     Column("source", "source"),

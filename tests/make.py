@@ -125,10 +125,11 @@ def save_corpus(
 
 
 def content(folder: Path) -> dict[str, str]:
-    """The checksum of each file of a finished corpus; they must hold."""
+    """The checksum of each file of a finished corpus, which must hold, and its fingerprint."""
     manifest = artefact.require(folder, "corpus", "", contents=True)
     assert manifest is not None
-    return {entry["name"]: entry["sha256"] for entry in manifest["files"]}
+    files = {entry["name"]: entry["sha256"] for entry in manifest["files"]}
+    return {**files, "counts and all": manifest["fingerprint"]}
 
 
 def save_scores(

@@ -7,12 +7,16 @@ it can be killed like any other. What must start from the launcher itself uses m
 import functools
 import multiprocessing
 import os
+import random
+import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+
+from tests import make
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
@@ -101,6 +105,43 @@ def kill(*_: object) -> None:
 def kill_at(owner: object, name: str, moment: int) -> None:
     """Let this process kill -9 itself at this half call of owner.name."""
     setattr(owner, name, struck(getattr(owner, name), moment, kill))
+
+
+def kill_in_every_phase(
+    start: Callable[[tuple], int],
+    folder: Path,
+    undisturbed: dict[str, str],
+    phases: dict,
+    once: Collection[str],
+    draws: tuple[int, int, int],
+    kills: int,
+) -> int:
+    """kill -9 at moments drawn per phase, each start going on where the one before was killed.
+
+    start: runs the program to its end or to the kill (phase, half calls before it). once: phases
+    that are called once a run. draws: seed, phases drawn beside one of each, moments of a phase.
+    At the end the folder's content is the undisturbed run's, every phase was hit, and there were
+    at least so many kills; returns behind how many a record of progress lay.
+    """
+    seed, more, moments = draws
+    choice, hit, killed, records = random.Random(seed), set(), 0, 0
+    for phase in [*phases, *choice.choices(list(phases), k=more)]:
+        code = start((phase, choice.randrange(2 if phase in once else moments)))
+        if code == 0:  # it came to its end first: begin anew
+            assert make.content(folder) == undisturbed
+            shutil.rmtree(folder)
+            continue
+        assert code == -signal.SIGKILL, phase
+        hit.add(phase)
+        killed += 1
+        records += any(folder.glob("progress.*"))
+    assert start(()) == 0
+    assert make.content(folder) == undisturbed
+    left = [path for path in folder.iterdir() if path.name.endswith(".tmp")]
+    assert not left and not any(folder.glob("progress.*"))
+    print("phases hit:", sorted(hit))
+    assert killed >= kills and hit == set(phases)
+    return records
 
 
 def struck(inner: Callable, moment: int, strike: Callable) -> Callable:

@@ -34,6 +34,7 @@ from data_utils.errors import ArtefactError, InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.shards import token_type, write_shard
 from data_utils.tokenizer import (
+    bos_id,
     copy_tokenizer,
     load_tokenizer,
     tokenizer_fingerprint,
@@ -125,12 +126,6 @@ def make_rules(
     """The rules of the conversion; a BOS that is wanted or said to be there must exist."""
     content = corpus.manifest["content"] if corpus.manifest else {}
     had_bos = bool(content.get("add_bos"))
-    if settings.add_bos and new.bos_token_id is None:
-        raise InputError(
-            "ADD_BOS is on and the tokenizer has no beginning-of-sequence token",
-            where=new_folder,
-            fix="leave ADD_BOS off for this tokenizer",
-        )
     if had_bos and old.bos_token_id is None:
         raise ArtefactError(
             "the corpus has a beginning-of-sequence token that its tokenizer does not name",
@@ -144,7 +139,7 @@ def make_rules(
         old_eos=content.get("eos_id", old.eos_token_id),
         old_bos=old.bos_token_id if had_bos else None,
         new_eos=new.eos_token_id,
-        new_bos=new.bos_token_id if settings.add_bos else None,
+        new_bos=bos_id(new, new_folder, settings.add_bos),
         max_length=settings.max_length or corpus.max_length,
         encoder=settings.encoder,
     )

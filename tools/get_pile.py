@@ -21,13 +21,21 @@ import dataclasses
 from collections import Counter
 from typing import Any, Literal
 
-from data_utils import artefact, disk
+from data_utils import artefact, disk, page
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.text import Documents, document_writer, file_name, text_files
 from tools import hub, pile_stream
 
 PROGRAM = "tools/get_pile.py"
+COLUMNS = (
+    page.Column("source", "source"),
+    page.Column("documents", "documents", page.integer),
+    page.Column("share_of_documents", "share", page.percent),
+    page.Column("bytes", "bytes", page.integer),
+    page.Column("share_of_bytes", "share", page.percent),
+    page.Column("packages", "packages", page.integer),
+)
 
 
 @dataclasses.dataclass
@@ -143,13 +151,8 @@ def write_local(result: artefact.Output, documents: list, left_out: dict, settin
 
 def show_local(folder: Path, sources: dict, left_out: dict) -> None:
     """A table of the documents a source, and what was looked at and left out."""
-    print(f"\n{folder}")
-    print(f"{'source':22}{'documents':>10}{'share':>8}{'bytes':>11}{'share':>8}{'packages':>10}")
-    for source, row in sources.items():
-        print(
-            f"{source:22}{row['documents']:10}{row['share_of_documents']:8.1%}{row['bytes']:11,}"
-            f"{row['share_of_bytes']:8.1%}{row['packages']:10}"
-        )
+    rows = [{"source": source, **row} for source, row in sources.items()]
+    print(f"\n{folder}\n{page.text_table(rows, COLUMNS)}")
     reasons = Counter()
     for counter in left_out.values():
         reasons.update(counter)

@@ -21,7 +21,7 @@ import numpy as np
 from tokenizers.decoders import ByteLevel
 
 from data_utils.corpus import Corpus
-from data_utils.encode import Encoder, SlowEncoder
+from data_utils.encode import Encoder
 from data_utils.errors import ArtefactError, EnvironmentFault, InputError
 from data_utils.record import die_with_parent
 from data_utils.shards import token_type
@@ -125,8 +125,7 @@ class Converter:
         chosen = np.linspace(0, len(self.corpus) - 1, SAMPLE_ROWS).astype(np.int64)
         tokens, lengths = self._read(np.unique(chosen))
         sample = self.decoder.decode(tokens, *self._parts(tokens, lengths)[:2])
-        encoder_class = Encoder if rules.encoder == "auto" else SlowEncoder
-        self.encoder = encoder_class(rules.new_tokenizer, new, 1, sample)
+        self.encoder = Encoder(rules.new_tokenizer, new, 1, sample, fast=rules.encoder == "auto")
 
     def convert(self, first: int, last: int) -> Block:
         """New rows for the rows first .. last - 1."""

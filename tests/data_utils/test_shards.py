@@ -1,4 +1,4 @@
-"""Shard files byte for byte, as Megatron-LM reads them, and every way to damage them."""
+"""Shard files byte for byte (Megatron-LM reads them in test_megatron.py), and broken ones."""
 
 import struct
 
@@ -26,34 +26,6 @@ def index_bytes(rows, code, size, entries):
     return packed + struct.pack(f"<{len(entries)}q", *entries)
 
 
-class MegatronReader:
-    """The reading part of Megatron-LM's megatron/core/datasets/indexed_dataset.py."""
-
-    TYPES = {1: np.uint8, 2: np.int8, 3: np.int16, 4: np.int32, 5: np.int64}
-    TYPES |= {6: np.float64, 7: np.float32, 8: np.uint16}
-
-    def __init__(self, prefix):
-        with open(f"{prefix}.idx", "rb") as stream:
-            assert stream.read(9) == b"MMIDIDX\x00\x00"
-            assert struct.unpack("<Q", stream.read(8))[0] == 1
-            self.dtype = self.TYPES[struct.unpack("<B", stream.read(1))[0]]
-            self.sequence_count = struct.unpack("<Q", stream.read(8))[0]
-            document_count = struct.unpack("<Q", stream.read(8))[0]
-            offset = stream.tell()
-        index = memoryview(np.memmap(f"{prefix}.idx", mode="r", order="C"))
-        n = self.sequence_count
-        self.lengths = np.frombuffer(index, np.int32, n, offset)
-        offset += self.lengths.nbytes
-        self.pointers = np.frombuffer(index, np.int64, n, offset)
-        offset += self.pointers.nbytes
-        self.documents = np.frombuffer(index, np.int64, document_count, offset)
-        assert self.lengths.shape[0] == self.sequence_count == self.documents[-1]
-        self.data = memoryview(np.memmap(f"{prefix}.bin", mode="r", order="C"))
-
-    def __getitem__(self, i):
-        return np.frombuffer(self.data, self.dtype, self.lengths[i], self.pointers[i])
-
-
 def test_the_type_of_a_token_follows_the_vocabulary():
     assert token_type(65_499) == UINT16
     assert token_type(65_500) == INT32
@@ -67,14 +39,6 @@ def test_bytes_are_those_of_the_format(tmp_path, dtype, code, letter):
     expected = index_bytes(ROWS, code, dtype.itemsize, [0, 1, 2, 3])
     assert (tmp_path / "data_0.idx").read_bytes() == expected
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data_0.bin", "data_0.idx"]
-
-
-@pytest.mark.parametrize("dtype", [UINT16, INT32])
-def test_megatron_reads_our_shards(tmp_path, dtype):
-    write(tmp_path / "data_0", dtype=dtype)
-    reader = MegatronReader(tmp_path / "data_0")
-    assert [reader[i].tolist() for i in range(3)] == ROWS
-    assert reader.documents.tolist() == [0, 1, 2, 3]  # every sequence is its own document
 
 
 @pytest.mark.parametrize("entries", [[0], [0, 1, 2, 3], [0, 3]])

@@ -3,9 +3,6 @@
 .venv/bin/python -m pytest tests/miniplm/test_selection_resume.py
 """
 
-import random
-import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -76,24 +73,11 @@ def undisturbed(base) -> dict[str, str]:
     return found
 
 
-def test_killed_twenty_times_it_ends_with_the_same_bytes(base, undisturbed):
-    """kill -9 at moments drawn per phase, each start going on where the one before was killed."""
-    choice, hit, folder, kills = random.Random(5), set(), base / "killed", 0
-    for phase in [*PHASES, *choice.choices(list(PHASES), k=16)]:
-        moment = choice.randrange(2 if phase in ONCE else 8)
-        code = select(base, "killed", kill=(phase, moment))
-        if code == 0:  # it came to its end first: begin anew
-            assert make.content(folder) == undisturbed
-            shutil.rmtree(folder)
-            continue
-        assert code == -signal.SIGKILL, (base / "log.err").read_text()
-        hit.add(phase)
-        kills += 1
-    assert select(base, "killed") == 0, (base / "log.err").read_text()
-    assert make.content(folder) == undisturbed
-    assert not [path for path in folder.iterdir() if path.name.endswith(".tmp")]
-    print("phases hit:", sorted(hit))
-    assert kills >= 16 and hit == set(PHASES)
+def test_killed_in_every_phase_it_ends_with_the_same_bytes(base, undisturbed):
+    programs.kill_in_every_phase(
+        lambda kill: select(base, "killed", kill=kill),
+        base / "killed", undisturbed, PHASES, ONCE, draws=(5, 16, 8), kills=16,
+    )  # fmt: skip
 
 
 def test_a_start_goes_on_behind_the_last_complete_shard(base, undisturbed):

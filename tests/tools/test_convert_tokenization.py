@@ -5,7 +5,6 @@
 
 import json
 import os
-import random
 import re
 import shutil
 import signal
@@ -226,18 +225,11 @@ def convert(base: Path, save: str, *flags: object):
     return programs.call(base, MODULE, base, *FLAGS, "--save", save, *flags)
 
 
-def content(folder: Path) -> dict[str, str]:
-    manifest = artefact.require(folder, "corpus", "", contents=True)
-    assert manifest is not None
-    files = {entry["name"]: entry["sha256"] for entry in manifest["files"]}
-    return {**files, "counts and all": manifest["fingerprint"]}
-
-
 @pytest.fixture(scope="module")
 def undisturbed(base, corpus) -> dict[str, str]:
     program = convert(base, "undisturbed/x-33")
     assert program.code == 0, program.errors
-    return content(base / "undisturbed/x-33")
+    return make.content(base / "undisturbed/x-33")
 
 
 def test_the_program_converts_shard_for_shard(base, corpus, undisturbed):
@@ -286,7 +278,7 @@ def test_workers_and_encoder_change_nothing(base, undisturbed, flags):
     save = "-".join(["other", *flags, "33"])
     program = convert(base, save, *flags)
     assert program.code == 0, program.errors
-    assert content(base / save) == undisturbed
+    assert make.content(base / save) == undisturbed
     again = convert(base, save, *flags)
     assert again.code == 0 and "is there already" in again.output
     assert "sequences were truncated to 33 tokens" in again.output
@@ -327,27 +319,11 @@ def start(base: Path, save: str, phase: str = "", moment: int = 0) -> int:
 
 
 def test_killed_in_every_phase_it_ends_with_the_same_bytes(base, undisturbed):
-    """kill -9 at moments drawn per phase, each start going on where the one before was killed."""
-    choice, hit, folder = random.Random(7), set(), base / "killed/x-33"
-    order = [*PHASES, *choice.choices(list(PHASES), k=10)]
-    kills = shards_kept = 0
-    for phase in order:
-        moment = choice.randrange(2 if phase in ONCE else 5)
-        code = start(base, "killed/x-33", phase, moment)
-        if code == 0:  # it came to its end first: begin anew
-            assert content(folder) == undisturbed
-            shutil.rmtree(folder)
-            continue
-        assert code == -signal.SIGKILL, (base / "log.err").read_text()
-        hit.add(phase)
-        kills += 1
-        shards_kept += (folder / convert_tokenization.PROGRESS).exists()
-    assert start(base, "killed/x-33") == 0, (base / "log.err").read_text()
-    assert content(folder) == undisturbed
-    left = [p.name for p in folder.iterdir() if p.name.endswith(".tmp")]
-    assert not left and not (folder / convert_tokenization.PROGRESS).exists()
-    print("phases hit:", sorted(hit))
-    assert kills >= 12 and hit == set(PHASES) and shards_kept > 3
+    records = programs.kill_in_every_phase(
+        lambda kill: start(base, "killed/x-33", *kill),
+        base / "killed/x-33", undisturbed, PHASES, ONCE, draws=(7, 10, 5), kills=12,
+    )  # fmt: skip
+    assert records > 3
 
 
 def test_a_finished_shard_is_never_made_again(base, undisturbed):
@@ -357,7 +333,7 @@ def test_a_finished_shard_is_never_made_again(base, undisturbed):
     assert len(before) == 3 * 4
     assert start(base, "resumed/x-33") == 0
     after = {path.name: path.stat().st_ino for path in folder.glob("*_[012].*")}
-    assert before == after and content(folder) == undisturbed
+    assert before == after and make.content(folder) == undisturbed
 
 
 @pytest.mark.parametrize("damage", ["progress.json", "data_0.bin"])

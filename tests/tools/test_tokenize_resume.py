@@ -6,8 +6,6 @@
 import contextlib
 import gzip
 import json
-import random
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -84,27 +82,12 @@ def undisturbed(base) -> dict[str, str]:
     return found
 
 
-def test_killed_twenty_times_it_ends_with_the_same_bytes(base, undisturbed):
-    """kill -9 at moments drawn per phase, each start going on where the one before was killed."""
-    choice, hit, folder = random.Random(3), set(), base / "killed/qwen-33"
-    order = [*PHASES, *choice.choices(list(PHASES), k=20)]
-    kills = shards_kept = 0
-    for phase in order:
-        moment = choice.randrange(2 if phase in ONCE else 6)
-        code = tokenise(base, "killed/qwen-33", kill=(phase, moment))
-        if code == 0:  # it came to its end first: begin anew
-            assert make.content(folder) == undisturbed
-            shutil.rmtree(folder)
-            continue
-        assert code == -signal.SIGKILL, (base / "log.err").read_text()
-        hit.add(phase)
-        kills += 1
-        shards_kept += (folder / progress.NAME).exists()
-    assert tokenise(base, "killed/qwen-33") == 0, (base / "log.err").read_text()
-    assert make.content(folder) == undisturbed
-    assert not [path for path in folder.iterdir() if path.name.endswith((".tmp", ".npz"))]
-    print("phases hit:", sorted(hit))
-    assert kills >= 20 and hit == set(PHASES) and shards_kept > 3
+def test_killed_in_every_phase_it_ends_with_the_same_bytes(base, undisturbed):
+    records = programs.kill_in_every_phase(
+        lambda kill: tokenise(base, "killed/qwen-33", kill=kill),
+        base / "killed/qwen-33", undisturbed, PHASES, ONCE, draws=(3, 20, 6), kills=20,
+    )  # fmt: skip
+    assert records > 3
 
 
 def test_a_start_goes_on_behind_the_last_complete_shard(base, undisturbed):

@@ -19,11 +19,10 @@ def source_rows(report: dict) -> list[dict]:
 
 def print_table(counts: dict, report: dict) -> None:
     """Show what the corpus holds, a line a source."""
-    print(f"{'source':24}" + "".join(f"{name:>15}" for name in SHOWN))
-    for row in source_rows(report):
-        cells = (f"{row[name]:15,.1f}" if name == "mean_length" else f"{row[name]:15,}"
-                 for name in SHOWN)  # fmt: skip
-        print(f"{page.plain(row['source'], 23):24}" + "".join(cells))
+    columns = [page.Column("source", "source")]
+    columns += [page.Column(name, name, lambda value: f"{round(value, 1):,}") for name in SHOWN]
+    rows = [{**row, "source": page.plain(row["source"])} for row in source_rows(report)]
+    print(page.text_table(rows, columns))
     print(summary(counts))
     for note in notes(report, counts):
         print(note)

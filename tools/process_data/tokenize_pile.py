@@ -29,12 +29,13 @@ from tqdm import tqdm
 
 from data_utils import artefact
 from data_utils.chunker import Chunker
-from data_utils.encode import Encoder, SlowEncoder
+from data_utils.encode import Encoder
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.shards import token_type
 from data_utils.text import BRING_TEXT, Documents, text_files
 from data_utils.tokenizer import (
+    bos_id,
     copy_tokenizer,
     load_tokenizer,
     sentence_ends,
@@ -92,12 +93,7 @@ def main() -> None:
     base = base_folder(settings.base_path)
     tokenizer_folder = under(base, settings.tokenizer_path)
     tokenizer = load_tokenizer(tokenizer_folder)
-    if settings.add_bos and tokenizer.bos_token_id is None:
-        raise InputError(
-            "ADD_BOS is on and the tokenizer has no beginning-of-sequence token",
-            where=tokenizer_folder,
-            fix="leave ADD_BOS off for this tokenizer",
-        )
+    bos_id(tokenizer, tokenizer_folder, settings.add_bos)
     text = under(base, settings.data_dir)
     identity = artefact.identity(text, "text", BRING_TEXT)
     output = artefact.Output(
@@ -125,7 +121,7 @@ def tokenize(
     files: list[Path], tokenizer, tokenizer_folder: Path, output: artefact.Output, settings
 ) -> None:
     """Read all text, write all shards and the manifest."""
-    bos_id = tokenizer.bos_token_id if settings.add_bos else None
+    bos = bos_id(tokenizer, tokenizer_folder, settings.add_bos)
     dtype = token_type(len(tokenizer))
     work = Work(
         Chunker(
@@ -135,15 +131,13 @@ def tokenize(
             dtype,
             settings.add_bos,
         ),
-        ShuffledShards(output.folder, settings.split, settings.shard_size, dtype, bos_id),
+        ShuffledShards(output.folder, settings.split, settings.shard_size, dtype, bos),
         SourceTable(tokenizer.eos_token_id),
     )
     state = progress.resume(output.folder, work)
     documents = Documents(files, state, source=settings.source, skip_bad=settings.skip_bad_lines)
-    encoder_class = Encoder if settings.encoder == "auto" else SlowEncoder
-    with encoder_class(
-        tokenizer_folder, tokenizer, settings.workers, sample(files, settings)
-    ) as encoder:
+    texts, fast = sample(files, settings), settings.encoder == "auto"
+    with Encoder(tokenizer_folder, tokenizer, settings.workers, texts, fast=fast) as encoder:
         print(f"encoding with {encoder.name}, {settings.workers} workers {encoder.reason}".rstrip())
         for batch in with_bar(ahead(batches(documents), encoder), documents):
             cut(batch, work)
