@@ -129,7 +129,7 @@ def content(folder: Path) -> dict[str, str]:
     manifest = artefact.require(folder, "corpus", "", contents=True)
     assert manifest is not None
     files = {entry["name"]: entry["sha256"] for entry in manifest["files"]}
-    return {**files, "counts and all": manifest["fingerprint"]}
+    return {**files, "fingerprint": manifest["fingerprint"]}
 
 
 def save_scores(

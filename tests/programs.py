@@ -20,7 +20,24 @@ from tests import make
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["torch", "deepspeed", "transformers", "pretrain.train", "pretrain.launch", "miniplm.score"]
+    [
+        "pretrain.train",
+        "pretrain.launch",
+        "miniplm.score",
+        # What libraries import only when they are used.
+        "deepspeed.module_inject.auto_ep_config",
+        "deepspeed.module_inject.auto_ep_layer",
+        "deepspeed.ops.op_builder.all_ops",
+        "deepspeed.runtime.bf16_optimizer",
+        "deepspeed.runtime.zero.muon.muon_optimizer",
+        "matplotlib.backends.backend_agg",
+        "matplotlib.figure",
+        "safetensors.torch",
+        "transformers.generation",
+        "transformers.models.auto.modeling_auto",
+        "transformers.models.auto.tokenization_auto",
+        "transformers.models.qwen2.modeling_qwen2",
+    ]
 )
 
 
