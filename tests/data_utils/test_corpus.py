@@ -280,3 +280,11 @@ def test_ranges_of_shards():
     for text in ("3", "3:3", "4:3", "-1:3", "a:b", "1:2:3", "1:"):
         with pytest.raises(InputError, match="FIRST:LAST"):
             shard_range(text)
+
+
+def test_what_is_known_of_the_rows_is_handed_on(tmp_path):
+    known = {"tokenizer": "t", "eos_id": 3, "add_bos": True, "split": "test", "max_length": 9}
+    output = artefact.Output(tmp_path, "corpus", "tests", {**known, "shard_size": 5}, {}).begin()
+    write_shard(tmp_path / "test_0", [2], [np.array([1, 2])], np.dtype("<u2"))
+    output.finish(["test_0.bin", "test_0.idx"], {})
+    assert Corpus(tmp_path).carried() == known

@@ -226,3 +226,9 @@ def test_changed_scores_are_not_mixed_into_a_finished_selection(base, monkeypatc
     store(base, base / "corpus", np.arange(SCORED, dtype=float))
     with pytest.raises(InputError, match="made from another scores"):
         run(monkeypatch, base)
+
+
+def test_another_seed_is_another_corpus(base, monkeypatch):
+    random_selection(monkeypatch, base, 1, "seeded")
+    with pytest.raises(InputError, match="another seed"):
+        random_selection(monkeypatch, base, 2, "seeded")
