@@ -48,10 +48,11 @@ def report(
     print(json.dumps(found), flush=True)
 
 
-def peak_memory() -> int:
-    """Most bytes that this process had in memory at any moment since its program started."""
+def peak_memory(process: int | str = "self") -> int:
+    """Most bytes that a process had in memory since its program started; 0 of one that ended."""
     # Not getrusage's ru_maxrss: it begins with the memory of the parent that started the process.
-    return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
+    return 1024 * int(found[1]) if found else 0
 
 
 def reset_peak_memory() -> None:

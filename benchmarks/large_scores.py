@@ -17,13 +17,13 @@ if __name__ == "__main__":
 
 import argparse
 import os
-import re
 import subprocess
 import tempfile
 import time
 
 import numpy as np
 
+from benchmarks import harness
 from benchmarks.bench_selection import make_input
 from data_utils import artefact
 from data_utils.corpus import Corpus
@@ -81,16 +81,15 @@ def measure(program: str, base: Path, *flags: str) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    while process.poll() is None:  # what wait4() says begins with this process's own memory
-        status = Path(f"/proc/{process.pid}/status").read_text()
-        peak = max([peak, *(int(found) for found in re.findall(r"VmHWM:\s+(\d+)", status))])
+    while process.poll() is None:
+        peak = max(peak, harness.peak_memory(process.pid))
         time.sleep(0.05)
     if process.returncode:
         raise SystemExit(f"{program} ended with {process.returncode}")
     seconds, after = time.perf_counter() - started, os.times()
     used = sum(after[2:4]) - sum(before[2:4])
     what = f"{program} {flags[-1] if '--criterion' in flags else ''}"
-    print(f"{what:42} {seconds:6.1f} s, processor {used:6.1f} s, peak {peak / 1e3:6.0f} MB")
+    print(f"{what:42} {seconds:6.1f} s, processor {used:6.1f} s, peak {peak / 1e6:6.0f} MB")
 
 
 if __name__ == "__main__":

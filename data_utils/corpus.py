@@ -78,8 +78,9 @@ class Corpus:
 
     def end_of_text(self, fallback: Path) -> int:
         """Id of its end-of-text token, which is its padding too; fallback: a tokenizer's folder."""
-        if "eos_id" in self.carried():
-            return self.carried()["eos_id"]
+        known = self.carried()
+        if "eos_id" in known:
+            return known["eos_id"]
         return load_tokenizer(self.tokenizer_folder or fallback).eos_token_id
 
     @property

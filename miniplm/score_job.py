@@ -148,7 +148,7 @@ def trained_on_some(corpus: Corpus, model_folder: Path) -> str:
 
 def same_tokenizer(corpus: Corpus, model_folder: Path) -> None:
     """Refuse a model whose tokenizer is not the corpus's, where both are known."""
-    known = corpus.manifest["content"].get("tokenizer") if corpus.manifest else None
+    known = corpus.carried().get("tokenizer")
     if known is None:
         return
     found = tokenizer_fingerprint(load_tokenizer(model_folder))

@@ -12,15 +12,8 @@ SEQUENCES=${QUICKSTART_SEQUENCES:-512}
 PLANT_NOISE=${PLANT_NOISE:-0.3}
 HELD_OUT=128
 
-bash "$CODE/install.sh"
-export PYTHON=$CODE/.venv/bin/python
-
-# Names and sizes, the same for all launchers. A shard is what is scored; the reference is trained
+# Names and sizes beside those of stages.sh. A shard is what is scored; the reference is trained
 # on the two shards behind it, so never on a sequence that is scored.
-settings=(TOKENIZER_NAME=smollm2 MAX_LENGTH=129 TEACHER_NAME=smollm2_135M REF_NAME=llama_5M
-  TOKENIZER_PATH=checkpoints/smollm2/135M PRECISION=fp32 NPROC=1 GLOBAL_BATCH=8 MICRO_BATCH=8
-  LR=2e-3 LR_MIN=2e-4 WARMUP_STEPS=8 LOG_EVERY=1)
-export "${settings[@]}"
 CORPUS=processed_data/pretrain/pile/smollm2-129
 REFINED=processed_data/pretrain/pile-diff_samp-smollm2_135M-llama_5M-r0.5/smollm2-129
 CONTROL=processed_data/pretrain/pile-random_samp-smollm2_135M-llama_5M-r0.5/smollm2-129
@@ -32,8 +25,6 @@ TOTAL=15
 source "$CODE/scripts/stages.sh"
 
 started=$SECONDS
-printf '\nAll stages share these settings (export them to run a single one by hand):\n'
-printf 'export PYTHON=%q %s\n' "$PYTHON" "${settings[*]}"
 select_half=("$PYTHON" "$CODE/scripts/miniplm/difference_sampling/construct_pretrain_data.py" "$BASE"
   --data-dir "$CORPUS" --scores "$SCORES" --teacher-name "$TEACHER_NAME" --ref-name "$REF_NAME")
 

@@ -102,7 +102,7 @@ def main() -> None:
 def check_tokenizers(corpus: Corpus, old, new, old_folder: Path, new_folder: Path) -> list[str]:
     """Fingerprints of both tokenizers: the old one is the corpus's, the new one is another."""
     found, target = tokenizer_fingerprint(old), tokenizer_fingerprint(new)
-    known = corpus.manifest["content"].get("tokenizer") if corpus.manifest else None
+    known = corpus.carried().get("tokenizer")
     if known is not None and found != known:
         raise InputError(
             f"the tokenizer is not that of the corpus {corpus.folder}",
@@ -124,8 +124,8 @@ def make_rules(
     corpus: Corpus, old, new, old_folder: Path, new_folder: Path, settings: Settings
 ) -> Rules:
     """The rules of the conversion; a BOS that is wanted or said to be there must exist."""
-    content = corpus.manifest["content"] if corpus.manifest else {}
-    had_bos = bool(content.get("add_bos"))
+    known = corpus.carried()
+    had_bos = bool(known.get("add_bos"))
     if had_bos and old.bos_token_id is None:
         raise ArtefactError(
             "the corpus has a beginning-of-sequence token that its tokenizer does not name",
@@ -136,7 +136,7 @@ def make_rules(
         corpus=corpus.folder,
         old_tokenizer=old_folder,
         new_tokenizer=new_folder,
-        old_eos=content.get("eos_id", old.eos_token_id),
+        old_eos=known.get("eos_id", old.eos_token_id),
         old_bos=old.bos_token_id if had_bos else None,
         new_eos=new.eos_token_id,
         new_bos=bos_id(new, new_folder, settings.add_bos),

@@ -16,13 +16,6 @@ SEEDS=${SEEDS:-1 2 3}
 read -ra shares <<< "$SHARES"
 read -ra seeds <<< "$SEEDS"
 
-bash "$CODE/install.sh"
-export PYTHON=$CODE/.venv/bin/python
-
-settings=(TOKENIZER_NAME=smollm2 MAX_LENGTH=129 TEACHER_NAME=smollm2_135M REF_NAME=llama_5M
-  TOKENIZER_PATH=checkpoints/smollm2/135M PRECISION=fp32 NPROC=1 GLOBAL_BATCH=8 MICRO_BATCH=8
-  LR=2e-3 LR_MIN=2e-4 WARMUP_STEPS=8 LOG_EVERY=1)
-export "${settings[@]}"
 PRETRAIN=processed_data/pretrain
 CORPUS=smollm2-129
 TEST_SET=processed_data/held_out/$CORPUS
@@ -79,8 +72,6 @@ students() {
     "${losses[@]}" --model-path "results/students/$random" --ckpt-name "$random"
 }
 
-printf '\nAll stages share these settings (export them to run a single one by hand):\n'
-printf 'export PYTHON=%q %s\n' "$PYTHON" "${settings[*]}"
 stage "Text from this machine" data/pile/train \
   "$PYTHON" "$CODE/tools/get_pile.py" "$BASE" --source local --plant-noise 0 \
   --local-bytes $((SEQUENCES * 2700)) --heldout-bytes 90000

@@ -93,7 +93,7 @@ def main() -> None:
     base = base_folder(settings.base_path)
     tokenizer_folder = under(base, settings.tokenizer_path)
     tokenizer = load_tokenizer(tokenizer_folder)
-    bos_id(tokenizer, tokenizer_folder, settings.add_bos)
+    bos = bos_id(tokenizer, tokenizer_folder, settings.add_bos)
     text = under(base, settings.data_dir)
     identity = artefact.identity(text, "text", BRING_TEXT)
     output = artefact.Output(
@@ -112,16 +112,20 @@ def main() -> None:
         inputs={"text": (text, identity)},
     )
     made = output.make(
-        lambda: tokenize(text_files(text), tokenizer, tokenizer_folder, output, settings)
+        lambda: tokenize(text_files(text), tokenizer, bos, tokenizer_folder, output, settings)
     )
     corpus_page.print_table(made["counts"], made["report"])
 
 
 def tokenize(
-    files: list[Path], tokenizer, tokenizer_folder: Path, output: artefact.Output, settings
+    files: list[Path],
+    tokenizer,
+    bos: int | None,
+    tokenizer_folder: Path,
+    output: artefact.Output,
+    settings: Settings,
 ) -> None:
-    """Read all text, write all shards and the manifest."""
-    bos = bos_id(tokenizer, tokenizer_folder, settings.add_bos)
+    """Read all text, write all shards and the manifest; bos: put before each sequence."""
     dtype = token_type(len(tokenizer))
     work = Work(
         Chunker(
