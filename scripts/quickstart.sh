@@ -23,6 +23,7 @@ STUDENT=results/miniplm/llama/7M
 CONTROL_STUDENT=results/random_half/llama/7M
 TOTAL=15
 source "$CODE/scripts/stages.sh"
+prepare
 
 started=$SECONDS
 select_half=("$PYTHON" "$CODE/scripts/miniplm/difference_sampling/construct_pretrain_data.py" "$BASE"

@@ -5,15 +5,18 @@ STAGES=$BASE/stages.tsv
 number=0
 touch "$STAGES"
 
-bash "$CODE/install.sh"
-export PYTHON=$CODE/.venv/bin/python
 # The same for all launchers of a pipeline on one machine: names, sizes, teacher.
 settings=(TOKENIZER_NAME=smollm2 MAX_LENGTH=129 TEACHER_NAME=smollm2_135M REF_NAME=llama_5M
   TOKENIZER_PATH=checkpoints/smollm2/135M PRECISION=fp32 NPROC=1 GLOBAL_BATCH=8 MICRO_BATCH=8
   LR=2e-3 LR_MIN=2e-4 WARMUP_STEPS=8 LOG_EVERY=1)
-export "${settings[@]}"
-printf '\nAll stages share these settings (export them to run a single one by hand):\n'
-printf 'export PYTHON=%q %s\n' "$PYTHON" "${settings[*]}"
+
+# prepare: install what the stages need and give them the settings.
+prepare() {
+  bash "$CODE/install.sh"
+  export PYTHON=$CODE/.venv/bin/python "${settings[@]}"
+  printf '\nAll stages share these settings (export them to run a single one by hand):\n'
+  printf 'export PYTHON=%q %s\n' "$PYTHON" "${settings[*]}"
+}
 
 # stage NAME ARTEFACT COMMAND ...: run COMMAND unless it has made ARTEFACT before.
 stage() {

@@ -22,6 +22,7 @@ TEST_SET=processed_data/held_out/$CORPUS
 SAMPLING=$CODE/scripts/miniplm/difference_sampling
 TOTAL=$((4 + 7 + ${#shares[@]} * (7 + 3 * ${#seeds[@]})))
 source "$CODE/scripts/stages.sh"
+prepare
 
 # select_from NAME SHARDS FLAGS ...: plant as the flags say; train the corpus's own reference on
 # shards 4 and 5, score SHARDS with teacher and reference, keep the better half.
