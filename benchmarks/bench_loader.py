@@ -27,11 +27,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from benchmarks import harness
+from benchmarks.bench_reader import Sequences
 from data_utils.corpus import Corpus
-from data_utils.shards import open_shard, write_shard
+from data_utils.shards import write_shard
 from data_utils.start import CODE_ROOT
 from pretrain.batches import batches
 from pretrain.flops import forward_flops, peak_flops
@@ -98,26 +99,9 @@ def ours(corpus: Corpus, step: int) -> Iterator[Micro]:
 
 def obvious(corpus: Corpus, step: int) -> Iterator[Micro]:
     """The same through a DataLoader; batches before the step are read and thrown away."""
-    loader = DataLoader(
-        Sequences(corpus.folder / "data_0"), MICRO, sampler=RankOrder(3), collate_fn=collate
-    )
+    sequences = Sequences(corpus.folder, corpus.dtype)
+    loader = DataLoader(sequences, MICRO, sampler=RankOrder(3), collate_fn=collate)
     yield from itertools.islice(loader, step * PER_RANK // MICRO, None)
-
-
-class Sequences(Dataset):
-    """Rows of a memory-mapped shard, one at a time."""
-
-    def __init__(self, prefix: Path) -> None:
-        shard = open_shard(prefix)
-        self.lengths, self.starts = shard.lengths, shard.offsets // shard.tokens.itemsize
-        self.tokens = np.memmap(f"{prefix}.bin", np.dtype("<i4"), mode="r")
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        start = self.starts[row]
-        return self.tokens[start : start + self.lengths[row]]
 
 
 class RankOrder(Sampler):
@@ -131,11 +115,11 @@ class RankOrder(Sampler):
             yield from (sample % ROWS for sample in range(first, first + MICRO))
 
 
-def collate(sequences: list[np.ndarray]) -> Micro:
+def collate(sequences: list[torch.Tensor]) -> Micro:
     """(tokens padded on the right to LENGTH, lengths)."""
     tokens = torch.full((len(sequences), LENGTH), EOS)
     for i, sequence in enumerate(sequences):
-        tokens[i, : len(sequence)] = torch.from_numpy(sequence.astype(np.int64))
+        tokens[i, : len(sequence)] = sequence
     return tokens, torch.tensor([len(sequence) for sequence in sequences])
 
 

@@ -27,8 +27,9 @@ from benchmarks import harness
 from benchmarks.bench_selection import make_input
 from data_utils import artefact
 from data_utils.corpus import Corpus
+from data_utils.output import Output
 from data_utils.start import CODE_ROOT
-from miniplm.scores import SUFFIX, job_of, write_block
+from miniplm.scores import write_store
 
 BLOCK = 8192
 PROGRAMS = CODE_ROOT / "scripts/miniplm/difference_sampling"
@@ -47,7 +48,7 @@ def main() -> None:
         counts = (Corpus(corpus).lengths(np.arange(options.rows)) - 1).astype(np.int32)
         for store, shift in (("teacher", 0.5), ("reference", 0.0)):
             means = generator.normal(shift - 3, 1, options.rows)
-            write_store(base / store, corpus, means, counts)
+            save_scores(base / store, corpus, means, counts)
         flags = ["--scores", ".", "--teacher-name", "teacher", "--ref-name", "reference"]
         measure("compute_difference_scores.py", base, *flags)
         for criterion in ("difference", "teacher", "random"):
@@ -56,21 +57,17 @@ def main() -> None:
             measure("construct_pretrain_data.py", base, *flags, *more)
 
 
-def write_store(folder: Path, corpus: Path, means: np.ndarray, counts: np.ndarray) -> None:
+def save_scores(folder: Path, corpus: Path, means: np.ndarray, counts: np.ndarray) -> None:
     """A finished score store of these mean log-probabilities and counted tokens, [rows]."""
     content = {"type": "log-probabilities", "shards": [0, 1], "block_size": BLOCK}
     inputs = {
         "corpus": (corpus, artefact.identity(corpus, "corpus", "")),
         "model": (folder / "model", {"kind": "model", "fingerprint": folder.name}),
     }
-    output = artefact.Output(folder, "scores", "benchmark", content, {}, inputs).begin()
-    job = job_of(content, {name: entry for name, (_, entry) in inputs.items()})
-    sums, files = (means * counts).astype(np.float32), []
-    for block, start in enumerate(range(0, len(means), BLOCK)):
-        part = slice(start, start + BLOCK)
-        files.append(f"block_{block:06d}{SUFFIX}")
-        write_block(folder / files[-1], sums[part], counts[part], "CPU, fp32", job, start)
-    output.finish(files, {"sequences": len(means), "first_row": 0}, {"seen_in_training": False})
+    output = Output(folder, "scores", "benchmark", content, {}, inputs).begin()
+    sums, starts = (means * counts).astype(np.float32), range(0, len(means), BLOCK)
+    parts = (slice(start, start + BLOCK) for start in starts)
+    write_store(output, ((sums[part], counts[part], "CPU, fp32") for part in parts))
 
 
 def measure(program: str, base: Path, *flags: str) -> None:

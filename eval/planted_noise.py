@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_utils import artefact, disk
-from data_utils.corpus import Corpus, recorded_corpus
+from data_utils.corpus import BOILERPLATE, NOISE, Corpus, recorded_corpus
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.page import write_csv, write_png, write_text
@@ -33,7 +33,7 @@ from miniplm.difference import FILE
 from miniplm.scores import Scores
 
 EXPERIMENT = "run scripts/experiments/planted_noise.sh to its end"
-ORDINARY, NOISE, BOILERPLATE = "ordinary text", "planted noise", "planted boiler-plate"
+ORDINARY = "ordinary text"
 
 
 @dataclass

@@ -17,6 +17,7 @@ from data_utils import artefact, disk
 from data_utils.corpus import Corpus, recorded_corpus
 from data_utils.errors import ArtefactError, InputError
 from data_utils.flags import base_folder, flag, parse, under
+from data_utils.output import Output
 from miniplm.ranking import pieces
 from miniplm.report import write_report
 from miniplm.roles import check_mean, check_models
@@ -51,7 +52,7 @@ def main() -> None:
     check_pair(teacher, reference)
     corpus = scored_corpus(teacher)
     order_known = check_models(teacher, reference, settings.allow_weaker_teacher)
-    output = artefact.Output(
+    output = Output(
         scores / f"diff-{settings.teacher_name}-{settings.ref_name}",
         "scores",
         PROGRAM,
@@ -163,7 +164,7 @@ def join(
     teacher: Scores,
     reference: Scores,
     corpus: Corpus,
-    output: artefact.Output,
+    output: Output,
     order_known: bool,
 ) -> None:
     """Write the difference store and its report; r is read from its file, not held beside."""

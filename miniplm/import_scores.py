@@ -8,8 +8,8 @@ the corpus is the one given here, the number of its rows must be theirs, and the
 counted in it. A mean is used as it is.
 """
 
-import functools
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,12 +17,12 @@ import numpy as np
 from tqdm import tqdm
 
 from data_utils import artefact, disk
-from data_utils.blocks import Blocks
 from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError
 from data_utils.flags import base_folder, flag, parse, under
+from data_utils.output import Output
 from miniplm.score_job import open_corpus
-from miniplm.scores import SUFFIX, first_bad, job_of, write_block
+from miniplm.scores import first_bad, write_store
 from pretrain.models import GET_MODEL
 
 GIVE = "give the folder with all score files of one model (--scores-dir)"
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
     folder = under(base, settings.scores_dir)
     files = find_files(folder)
     losses = read_files(files, len(corpus))
-    output = artefact.Output(
+    output = Output(
         under(base, settings.save),
         "scores",
         "miniplm/score.py import",
@@ -141,7 +141,7 @@ def source(folder: Path, files: list[Path], base: Path, settings: Settings) -> d
 
 
 def write(
-    output: artefact.Output,
+    output: Output,
     corpus: Corpus,
     first_row: int,
     eos_id: int,
@@ -149,41 +149,28 @@ def write(
     files: list[Path],
 ) -> None:
     """One block a file, then the manifest."""
-    job = job_of(output.content, {name: entry for name, (_, entry) in output.inputs.items()})
-    blocks = Blocks(output.folder, len(files), SUFFIX)
-    undefined, counted, start = 0, 0, 0
-    for block, (path, part) in enumerate(
-        zip(files, tqdm(losses, desc=output.folder.name, unit="file"), strict=True)
-    ):
-        counts = count_tokens(corpus, np.arange(start, start + len(part)), eos_id)
-        bad = first_bad(part, counts)
-        if bad is not None:
-            raise ArtefactError(
-                f"the loss is {part[bad]} for {corpus.describe(start + bad)}",
-                where=path,
-                fix="get the file again, or score with miniplm/score.py",
-            )
-        means = np.where(counts > 0, -part, np.float32(0))
-        place = {"job": job, "first_row": first_row + start, "value": "mean"}
-        made_on = f"imported from {path.name}"
-        blocks.path(block).unlink(missing_ok=True)  # an interrupted import's
-        blocks.publish(
-            block,
-            functools.partial(write_block, values=means, counts=counts, made_on=made_on, **place),
-        )
-        start += len(part)
-        undefined += int((counts == 0).sum())
-        counted += int(counts.sum(dtype=np.int64))
-    counts = {
-        "sequences": start,
-        "first_row": first_row,
-        "without_counted_tokens": undefined,
-        "counted_tokens": counted,
-    }
-    blocks.sweep()
-    names = [blocks.path(block).name for block in range(blocks.count)]
-    output.finish(names, counts, {"imported": [path.name for path in files]})
-    print(f"{output.folder}: {start:,} scores imported, {undefined} without a counted token")
+
+    def blocks() -> Iterator[tuple[np.ndarray, np.ndarray, str]]:
+        start = 0
+        bar = tqdm(losses, desc=output.folder.name, unit="file")
+        for path, part in zip(files, bar, strict=True):
+            counts = count_tokens(corpus, np.arange(start, start + len(part)), eos_id)
+            bad = first_bad(part, counts)
+            if bad is not None:
+                raise ArtefactError(
+                    f"the loss is {part[bad]} for {corpus.describe(start + bad)}",
+                    where=path,
+                    fix="get the file again, or score with miniplm/score.py",
+                )
+            yield np.where(counts > 0, -part, np.float32(0)), counts, f"imported from {path.name}"
+            start += len(part)
+
+    report = {"imported": [path.name for path in files]}
+    counts = write_store(output, blocks(), first_row, report)["counts"]
+    print(
+        f"{output.folder}: {counts['sequences']:,} scores imported, "
+        f"{counts['without_counted_tokens']} without a counted token"
+    )
 
 
 def count_tokens(corpus: Corpus, rows: np.ndarray, eos_id: int) -> np.ndarray:

@@ -31,11 +31,19 @@ import torch
 from data_utils import artefact
 from data_utils.errors import ArtefactError, Stopped
 from data_utils.flags import parse
+from data_utils.output import lock
 from data_utils.record import STOP_SIGNALS, die_with_launcher
 from miniplm import import_scores
 from miniplm.progress import Progress
 from miniplm.score_job import Job, Settings, prepare
-from miniplm.scores import FILL, describe_block, first_bad, read_block, write_block
+from miniplm.scores import (
+    FILL,
+    describe_block,
+    first_bad,
+    read_block,
+    store_counts,
+    write_block,
+)
 from pretrain.flops import forward_flops, peak_flops
 from pretrain.log_probs import row_log_probs
 from pretrain.models import compile_trunk, load_model, resolve_precision
@@ -70,7 +78,7 @@ def score(settings: Settings, stop: "Stop") -> None:
     if job.output.done:
         print(f"{job.output.folder} is there already")
         return
-    with artefact.lock(job.output.folder, wait=True):  # of two jobs the second is refused
+    with lock(job.output.folder, wait=True):  # of two jobs the second is refused
         job.output.begin()
     job.check_present()
     if job.blocks.missing():
@@ -188,7 +196,7 @@ def score_rows(
 
 def finish(job: Job) -> None:
     """Check that all blocks are there and finite, hash them and write the manifest."""
-    with artefact.lock(job.output.folder, wait=True):
+    with lock(job.output.folder, wait=True):
         if artefact.read_manifest(job.output.folder) is not None:
             return
         undefined, counted, made_on = 0, 0, collections.Counter()
@@ -205,12 +213,7 @@ def finish(job: Job) -> None:
             counted += int(part["count"].sum(dtype=np.int64))
             made_on[describe_block(path)["made_on"]] += 1
         job.blocks.sweep()
-        counts = {
-            "sequences": len(job.corpus),
-            "first_row": job.first_row,
-            "without_counted_tokens": undefined,
-            "counted_tokens": counted,
-        }
+        counts = store_counts(len(job.corpus), job.first_row, undefined, counted)
         report = {"seen_in_training": job.seen_in_training, "blocks_made_on": dict(made_on)}
         job.output.finish([path.name for path in paths], counts, report)
         print(

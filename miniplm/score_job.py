@@ -11,6 +11,7 @@ from data_utils.blocks import Blocks
 from data_utils.corpus import Corpus, shard_range
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, under
+from data_utils.output import Output
 from data_utils.tokenizer import load_tokenizer, tokenizer_fingerprint
 from miniplm.scores import FILL, SUFFIX, check_block, job_of
 from pretrain.models import GET_MODEL, Attention, Precision, resolve_precision
@@ -45,7 +46,7 @@ class Job:
     corpus: Corpus
     model_folder: Path
     eos_id: int
-    output: artefact.Output
+    output: Output
     blocks: Blocks
     block_size: int
     first_row: int  # of the scored shards in the corpus
@@ -93,7 +94,7 @@ def prepare(settings: Settings) -> Job:
         )
     same_tokenizer(corpus, model_folder)
     resolve_precision(settings.precision)
-    output = artefact.Output(
+    output = Output(
         under(base, settings.save),
         "scores",
         "miniplm/score.py",

@@ -7,16 +7,19 @@ log-probability a counted position) in place of the sum. The metadata of a block
 precision, the job and the rows that it belongs to, and the SHA-256 of its arrays.
 """
 
+import functools
 import hashlib
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from data_utils import artefact
+from data_utils.blocks import Blocks
 from data_utils.errors import ArtefactError, InputError
+from data_utils.output import Output
 
 SUFFIX = ".safetensors"
 VALUES = {"log-probabilities": "sum", "mean log-probabilities": "mean"}  # a type's array
@@ -90,6 +93,49 @@ def write_block(path: Path, values: np.ndarray, counts: np.ndarray, made_on: str
     about = {"job": job, "made_on": made_on, "first_row": first_row, "sha256": digest(arrays)}
     # One key: safetensors writes several in a random order, and equal blocks have equal bytes.
     save_file(arrays, path, metadata={"block": json.dumps(about, sort_keys=True)})
+
+
+def write_store(
+    output: Output,
+    blocks: Iterable[tuple[np.ndarray, np.ndarray, str]],
+    first_row: int = 0,
+    report: dict | None = None,
+) -> dict:
+    """Write a store of these blocks, (values, counts, made_on) each; returns its manifest.
+
+    For one writer; what an interrupted one has left is replaced.
+    """
+    job = job_of(output.content, {name: entry for name, (_, entry) in output.inputs.items()})
+    value, parts = VALUES[output.content["type"]], Blocks(output.folder, 0, SUFFIX)
+    files, rows, undefined, counted = [], 0, 0, 0
+    for block, (values, counts, made_on) in enumerate(blocks):
+        parts.path(block).unlink(missing_ok=True)
+        write = functools.partial(
+            write_block,
+            values=values,
+            counts=counts,
+            made_on=made_on,
+            job=job,
+            first_row=first_row + rows,
+            value=value,
+        )
+        parts.publish(block, write)
+        files.append(parts.path(block).name)
+        rows += len(values)
+        undefined += int((counts == 0).sum())
+        counted += int(counts.sum(dtype=np.int64))
+    parts.sweep()
+    return output.finish(files, store_counts(rows, first_row, undefined, counted), report)
+
+
+def store_counts(rows: int, first_row: int, undefined: int, counted: int) -> dict[str, int]:
+    """What a store's manifest counts; undefined: rows without a counted token."""
+    return {
+        "sequences": rows,
+        "first_row": first_row,
+        "without_counted_tokens": undefined,
+        "counted_tokens": counted,
+    }
 
 
 def digest(arrays: dict[str, np.ndarray]) -> str:

@@ -17,6 +17,7 @@ from data_utils import artefact
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
+from data_utils.output import Output
 from data_utils.tokenizer import copy_tokenizer
 from miniplm.criteria import CRITERIA, SEEDED, Differences, number_to_keep
 from miniplm.ranking import count_defined, top
@@ -86,7 +87,7 @@ def main() -> None:
             where=store,
             fix="score others (SCORE_SHARDS outside REF_SHARDS), or --allow-reference-data true",
         )
-    output = artefact.Output(
+    output = Output(
         under(base, settings.output_folder()),
         "corpus",
         PROGRAM,
@@ -125,7 +126,7 @@ def open_store(store: Path, corpus: Corpus) -> dict:
 
 
 def construct(
-    corpus: Corpus, store: Path, manifest: dict, settings: Settings, output: artefact.Output
+    corpus: Corpus, store: Path, manifest: dict, settings: Settings, output: Output
 ) -> None:
     """Write the selected rows and the account of all rows."""
     values = CRITERIA[settings.criterion](Differences(store, manifest["inputs"], settings.seed))

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from data_utils.ahead import in_thread
 from data_utils.order import rows_of, step_samples
-from pretrain.log_probs import ahead, check_ids
+from pretrain.log_probs import AHEAD, check_ids
 from pretrain.run import Run
 
 
@@ -28,7 +29,7 @@ def batches(run: Run, first: int, end: int) -> Iterator[StepBatch]:
     """
     steps = (step for step in range(first, end) if not run.settings.skips(step + 1))
     vocab_size = run.engine.objective.model.config.vocab_size
-    return ahead(functools.partial(read_step, run, vocab_size), steps)
+    return in_thread(functools.partial(read_step, run, vocab_size), steps, AHEAD)
 
 
 def read_step(run: Run, vocab_size: int, step: int) -> StepBatch:

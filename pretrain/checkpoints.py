@@ -18,6 +18,7 @@ import torch
 
 from data_utils import artefact, disk
 from data_utils.errors import ArtefactError, EnvironmentFault, from_os_error
+from data_utils.output import Output
 from data_utils.tokenizer import FILES as TOKENIZER_FILES
 from pretrain.engine import Engine
 from pretrain.processes import Processes, barrier
@@ -55,7 +56,7 @@ def require_space(folder: Path, size: int) -> None:
 def save_checkpoint(
     engine: Engine,
     processes: Processes,
-    output: artefact.Output,
+    output: Output,
     tokenizer_folder: Path | None,
     state: dict,
 ) -> Path:
@@ -120,11 +121,9 @@ def write_failure(error: Exception, folder: Path) -> EnvironmentFault | None:
     return None
 
 
-def step_output(output: artefact.Output, folder: Path) -> artefact.Output:
+def step_output(output: Output, folder: Path) -> Output:
     """The run's output description for one of its step folders (paths are relative to it)."""
-    return artefact.Output(
-        folder, "model", output.program, output.content, output.settings, output.inputs
-    )
+    return Output(folder, "model", output.program, output.content, output.settings, output.inputs)
 
 
 def write_model(
@@ -236,7 +235,7 @@ def remove(folder: Path, temporary: Path) -> None:
     shutil.rmtree(temporary)
 
 
-def publish_final(output: artefact.Output, last: Path, report: dict) -> None:
+def publish_final(output: Output, last: Path, report: dict) -> None:
     """Put the last checkpoint's model into SAVE itself and finish the artefact."""
     names = [
         path.name

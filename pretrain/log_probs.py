@@ -1,22 +1,20 @@
 """Log-probabilities of a corpus's rows under a model: scoring, held-out loss and evaluation."""
 
 import contextlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
+from data_utils.ahead import in_thread
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from pretrain.losses import inputs_and_labels, label_log_probs
 from pretrain.models import head_weight, hidden_states
 
 AHEAD = 2  # batches
-Item, Done = TypeVar("Item"), TypeVar("Done")
 
 
 def batches_by_length(
@@ -53,7 +51,7 @@ def row_log_probs(
         return prepare(at, tokens, lengths, eos_id, pin=device.type == "cuda")
 
     batches = batches_by_length(corpus.lengths(rows), rows, tokens_per_batch)
-    with contextlib.closing(ahead(read, batches)) as prepared:
+    with contextlib.closing(in_thread(read, batches, AHEAD)) as prepared:
         for batch in prepared:
             sums = torch.zeros(len(batch.at), dtype=torch.float32)
             if len(batch.labels):
@@ -88,18 +86,6 @@ def prepare(
     if pin:
         parts = tuple(part.pin_memory() for part in parts)
     return Batch(at, *parts, counted.sum(dim=1).int().numpy())
-
-
-def ahead(work: Callable[[Item], Done], items: Iterable[Item]) -> Iterator[Done]:
-    """work(item) of each item in order, done by a thread that is AHEAD items before the taker."""
-    with ThreadPoolExecutor(1) as thread:
-        coming: deque[Future[Done]] = deque()
-        for item in items:
-            coming.append(thread.submit(work, item))
-            if len(coming) > AHEAD:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
 
 
 def check_ids(tokens: np.ndarray, vocab_size: int, corpus: Corpus, rows: np.ndarray) -> None:

@@ -106,7 +106,7 @@ def compile_trunk(model: nn.Module) -> None:
         with torch.no_grad():
             hidden_states(model, probe)
     except Exception as error:  # many classes, one meaning: there is no compiler for it here
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise EnvironmentFault(
             f"torch.compile does not work here ({reason})", fix="set COMPILE=false"
         ) from error

@@ -10,6 +10,7 @@ from data_utils.artefact import canonical_hash
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, under
+from data_utils.output import Output
 from pretrain.checkpoints import checkpoint_bytes
 from pretrain.engine import Engine
 from pretrain.flops import peak_flops
@@ -27,7 +28,7 @@ class Run:
     corpus: Corpus
     valid: Corpus | None
     eos_id: int
-    output: artefact.Output
+    output: Output
     tokenizer_folder: Path | None
     engine: Engine | None = None
     peak: float | None = None  # FLOP/s of a process's device, if known
@@ -52,7 +53,7 @@ def prepare(settings: TrainSettings, processes: Processes) -> Run:
         inputs["model"] = (model_folder, artefact.identity(model_folder, "model", GET_MODEL))
     else:
         content["model_config"] = canonical_hash(read_config(under(base, settings.model_config)))
-    output = artefact.Output(
+    output = Output(
         under(base, settings.save),
         "model",
         "pretrain/train.py",

@@ -24,9 +24,9 @@ from dataclasses import asdict
 
 import torch
 
-from data_utils import artefact
 from data_utils.errors import Stopped
 from data_utils.flags import base_folder, parse, under
+from data_utils.output import lock
 from data_utils.tokenizer import load_tokenizer, tokenizer_fingerprint
 from pretrain import objectives
 from pretrain.batches import batches
@@ -69,7 +69,7 @@ def main() -> None:
     stop = StopSignal()
     processes = start_processes(settings.dist_timeout)
     run = prepare(settings, processes)
-    with artefact.lock(run.output.folder) if processes.first else contextlib.nullcontext():
+    with lock(run.output.folder) if processes.first else contextlib.nullcontext():
         stopped = None
         if not begin(run):
             stopped = fit(run, stop, resume(run))

@@ -13,6 +13,7 @@ import pytest
 from benchmarks import real_input
 from data_utils import artefact
 from data_utils.errors import EnvironmentFault
+from data_utils.output import Output
 from data_utils.shards import token_type, write_shard
 from data_utils.start import CODE_ROOT
 from data_utils.tokenizer import copy_tokenizer, load_tokenizer, tokenizer_fingerprint
@@ -98,7 +99,7 @@ def save_corpus(
 ) -> Path:
     """A finished corpus artefact from rows of ids; row i has domain i mod 2."""
     loaded = load_tokenizer(tokenizer)
-    output = artefact.Output(
+    output = Output(
         folder,
         "corpus",
         "tests",
@@ -137,7 +138,7 @@ def save_scores(
     **changes: object,
 ) -> Path:  # fmt: skip
     """A finished store of these scores; model: a folder beside it, or a word for one."""
-    from miniplm.scores import SUFFIX, job_of, write_block
+    from miniplm.scores import write_store
 
     sums, counts = np.array(sums, np.float32), np.array(counts, np.int32)
     content = {"type": "log-probabilities", "shards": [0, 1], "block_size": 4, **changes}
@@ -147,15 +148,10 @@ def save_scores(
         "corpus": (corpus, artefact.identity(corpus, "corpus", "")),
         "model": (place, {"kind": "model", **known}),
     }
-    output = artefact.Output(folder, "scores", "tests", content, {}, inputs).begin()
-    files, job = [], job_of(content, {name: entry for name, (_, entry) in inputs.items()})
-    for block, start in enumerate(range(0, len(sums), content["block_size"])):
-        part = slice(start, start + content["block_size"])
-        files.append(f"block_{block:06d}{SUFFIX}")
-        write_block(
-            folder / files[-1], sums[part], counts[part], "CPU, fp32", job, first_row + start
-        )
-    output.finish(files, {"sequences": len(sums), "first_row": first_row})
+    output = Output(folder, "scores", "tests", content, {}, inputs).begin()
+    size = content["block_size"]
+    parts = [slice(start, start + size) for start in range(0, len(sums), size)]
+    write_store(output, [(sums[part], counts[part], "CPU, fp32") for part in parts], first_row)
     return folder
 
 

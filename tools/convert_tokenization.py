@@ -18,7 +18,6 @@ if __name__ == "__main__":
 
     use_project_python()
 
-import json
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -28,10 +27,10 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
-from data_utils import artefact, disk
 from data_utils.corpus import Corpus, write_side
 from data_utils.errors import ArtefactError, InputError
 from data_utils.flags import base_folder, flag, parse, under
+from data_utils.output import Output, read_progress, write_progress
 from data_utils.shards import token_type, write_shard
 from data_utils.tokenizer import (
     bos_id,
@@ -43,7 +42,6 @@ from tools.token_converter import Block, Rules, converted
 
 PROGRAM = "tools/convert_tokenization.py"
 SELECTED = "processed_data/pretrain/pile-diff_samp-qwen_1.8B-qwen_104M-r0.5"
-PROGRESS = "progress.json"  # counts and files of the finished shards, written after each
 ROWS = 512  # rows that are converted together
 
 
@@ -78,7 +76,7 @@ def main() -> None:
     old, new = load_tokenizer(old_folder), load_tokenizer(new_folder)
     fingerprints = check_tokenizers(corpus, old, new, old_folder, new_folder)
     rules = make_rules(corpus, old, new, old_folder, new_folder, settings)
-    output = artefact.Output(
+    output = Output(
         folder=under(base, settings.save),
         kind="corpus",
         program=PROGRAM,
@@ -145,42 +143,27 @@ def make_rules(
     )
 
 
-def convert(
-    corpus: Corpus, rules: Rules, dtype: np.dtype, output: artefact.Output, workers: int
-) -> None:
+def convert(corpus: Corpus, rules: Rules, dtype: np.dtype, output: Output, workers: int) -> None:
     """Convert all shards that are not finished and write the manifest."""
-    done = finished_shards(output.folder)
+    # shards: the counts of each finished one
+    progress = read_progress(output.folder) or {"files": {}, "shards": []}
+    done = len(progress["shards"])
+    if done:
+        print(f"going on behind shard {done - 1}")
     starts = np.cumsum([0, *(len(shard) for shard in corpus.shards)]).tolist()
     spans = list(zip(starts, starts[1:], strict=False))
-    todo = spans[len(done) :]
+    todo = spans[done:]
     ranges = [(r, min(r + ROWS, last)) for first, last in todo for r in range(first, last, ROWS)]
-    blocks = with_bar(converted(rules, ranges, workers), workers, starts[len(done)], len(corpus))
-    for number, (first, last) in enumerate(todo, start=len(done)):
+    blocks = with_bar(converted(rules, ranges, workers), workers, starts[done], len(corpus))
+    for number, (first, last) in enumerate(todo, start=done):
         counts = write_tokens(
             output.folder / f"{corpus.split}_{number}", last - first, blocks, dtype
         )
         files = [f"{corpus.split}_{number}.bin", f"{corpus.split}_{number}.idx"]
         files += write_sides(corpus, number, first, last, output.folder)
-        sizes = {name: (output.folder / name).stat().st_size for name in files}
-        done.append({"counts": counts, "files": sizes})
-        disk.write_json(output.folder / PROGRESS, done)
-    finish(corpus, rules, done, output)
-
-
-def finished_shards(folder: Path) -> list[dict]:
-    """Counts and file sizes of each shard that a former run finished."""
-    path = folder / PROGRESS
-    fix = f"remove {folder} and run the same command again"
-    if not path.exists():
-        return []
-    try:
-        done = json.loads(path.read_text())
-        files = {name: size for shard in done for name, size in shard["files"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtefactError("the record of progress is damaged", where=path, fix=fix) from error
-    artefact.check_finished(folder, files)
-    print(f"going on behind shard {len(done) - 1}")
-    return done
+        progress["shards"].append(counts)
+        write_progress(output.folder, progress, files)
+    finish(corpus, rules, progress, output)
 
 
 def with_bar(found: Iterator[Block], workers: int, done: int, total: int) -> Iterator[Block]:
@@ -228,16 +211,16 @@ def write_sides(corpus: Corpus, number: int, first: int, last: int, folder: Path
     ]
 
 
-def finish(corpus: Corpus, rules: Rules, done: list[dict], output: artefact.Output) -> None:
+def finish(corpus: Corpus, rules: Rules, progress: dict, output: Output) -> None:
     """Copy the tokenizer and write the manifest."""
     print("checksums of the files", flush=True)
     total = Counter()
-    for shard in done:
-        total.update(shard["counts"])
-    shape = {"shards": len(done), "sequences": len(corpus), "domains": corpus.domains}
+    for counts in progress["shards"]:
+        total.update(counts)
+    shape = {"shards": len(progress["shards"]), "sequences": len(corpus), "domains": corpus.domains}
     carried = corpus.side("source_row", np.arange(1)) is not None
     report = {"source_row": "carried along from the input" if carried else "row of the input"}
-    files = [name for shard in done for name in shard["files"]]
+    files = [*progress["files"]]
     files += copy_tokenizer(rules.new_tokenizer, output.folder / "tokenizer")
     output.finish(files, {**shape, **total}, report)
 

@@ -31,6 +31,7 @@ from tqdm import tqdm
 from data_utils import artefact, disk
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
+from data_utils.output import Output
 from tools import hub, smollm2
 
 PROGRAM = "tools/get_models.py"
@@ -108,31 +109,29 @@ def get_published(
     folder: Path, published: Published, copy: Path | None, settings: Settings
 ) -> None:
     """One repository's files, from the hub or from a copy, as an artefact."""
-    fix = how_to_bring(published)
+    repository, fix = published.repository, how_to_bring(published)
     repo_type = "dataset" if published.kind == "corpus" else "model"
-    with artefact.lock(folder):
-        if copy is not None:
-            revision = settings.revision or revision_of(copy)
-        else:
-            revision = hub.pinned(folder, published.repository, repo_type, settings.revision, fix)
-        content = {"repository": published.repository, "revision": revision}
-        result = artefact.Output(
-            folder, published.kind, PROGRAM, content, dataclasses.asdict(settings)
-        ).begin()
-        if result.done:
-            print(f"{folder} is done", flush=True)
-            return
+    if copy is not None:
+        revision = settings.revision or revision_of(copy)
+    else:
+        revision = hub.pinned(folder, repository, repo_type, settings.revision, fix)
+    content = {"repository": repository, "revision": revision}
+    result = Output(folder, published.kind, PROGRAM, content, dataclasses.asdict(settings))
+
+    def bring() -> None:
         if copy is not None:
             check(copy, published, fix)
             copy_files(copy, folder)
         else:
-            download(folder, published.repository, repo_type, revision, fix)
+            download(folder, repository, repo_type, revision, fix)
             check(folder, published, fix)
         names = [str(path.relative_to(folder)) for path in files_of(folder)]
         size = sum((folder / name).stat().st_size for name in names)
         print(f"checksums of {len(names)} files, {size / 1e9:.2f} GB", flush=True)
         result.finish(names, {"files": len(names), "bytes": size})
-        print(f"{folder} is done: {published.repository} at {revision}", flush=True)
+        print(f"{folder} is done: {repository} at {revision}", flush=True)
+
+    result.make(bring)
 
 
 def how_to_bring(published: Published) -> str:

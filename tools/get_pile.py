@@ -18,14 +18,16 @@ if __name__ == "__main__":
     use_project_python()
 
 import dataclasses
+import functools
 from collections import Counter
 from typing import Any, Literal
 
-from data_utils import artefact, disk, page
-from data_utils.errors import InputError
+from data_utils import disk, page
 from data_utils.flags import base_folder, flag, parse, under
+from data_utils.output import Output
 from data_utils.text import Documents, document_writer, file_name, text_files
 from tools import hub, pile_stream
+from tools.text_mix import Mix, draw_documents, plant_noise
 
 PROGRAM = "tools/get_pile.py"
 COLUMNS = (
@@ -46,15 +48,12 @@ class Settings:
     source: Literal["hub", "local"] = flag("hub", "hub: the Pile; local: text of this machine")
     from_dir: str = flag("", "folder with a copy of the Pile's files, instead of the hub",
                          aliases=["--from"])  # fmt: skip
-    output: str = flag("data/pile/train", "folder of the training text, under BASE_PATH")
-    limit: int = flag(0, "documents to take, 0: all")
+    limit: int = flag(0, "hub or copy: documents to take, 0: all")
     documents_per_file: int = flag(1_000_000, "documents in a file")
     compress: Literal["none", "zstd"] = flag("none", "zstd: write K.jsonl.zst")
     revision: str = flag("", "revision of the hub's data set, default: the newest")
     local_bytes: int = flag(2_000_000, "local: bytes of training text")
     heldout_bytes: int = flag(400_000, "local: bytes of held-out text")
-    heldout_output: str = flag("data/pile/heldout", "local: folder of the held-out text")
-    document_bytes: int = flag(16_384, "local: longer texts are left out (and counted)")
     plant_noise: float = flag(
         0.0,
         "local: share of the training documents (about that of their bytes too) to word-shuffle",
@@ -70,8 +69,8 @@ class Settings:
             problems.append("--documents-per-file is below 1")
         if not 0 <= self.plant_noise <= 1:
             problems.append(f"--plant-noise {self.plant_noise} is no share from 0 to 1")
-        if self.source == "local" and self.from_dir:
-            problems.append("--from does not go with --source local")
+        if self.source == "local" and (self.from_dir or self.limit):
+            problems.append("--from and --limit do not go with --source local")
         if self.source == "hub" and self.plant_noise:
             problems.append("--plant-noise is for --source local only")
         if problems:
@@ -80,49 +79,44 @@ class Settings:
 
 def main(argv: list[str] | None = None) -> None:
     settings = parse(Settings, argv, positional="base_path")
-    folder = under(base_folder(settings.base_path), settings.output)
+    folder = base_folder(settings.base_path) / "data/pile"
     if settings.source == "local":
         get_local(settings, folder)
     else:
-        get_pile(settings, folder)
+        get_pile(settings, folder / "train")
 
 
-def output(folder: Path, content: dict, settings: Settings) -> artefact.Output:
-    """The text artefact in folder, begun; its lock must be held."""
-    result = artefact.Output(folder, "text", PROGRAM, content, dataclasses.asdict(settings)).begin()
-    if result.done:
-        print(f"{folder} is done", flush=True)
-    else:  # what an earlier run was killed over
-        for path in folder.glob(".*.tmp"):
-            path.unlink()
-    return result
+def output(folder: Path, content: dict, settings: Settings) -> Output:
+    """The text artefact in folder."""
+    return Output(folder, "text", PROGRAM, content, dataclasses.asdict(settings))
 
 
 def get_local(settings: Settings, folder: Path) -> None:
     """Training and held-out text from this machine's packages."""
-    names = "source limit local_bytes heldout_bytes document_bytes seed compress".split()
+    names = "source local_bytes heldout_bytes seed compress".split()
     content = {name: getattr(settings, name) for name in names}
-    heldout_folder = under(base_folder(settings.base_path), settings.heldout_output)
-    if heldout_folder == folder:
-        raise InputError("training and held-out text have one folder", where=folder,
-                         fix="give another --heldout-output")  # fmt: skip
-    with artefact.lock(folder), artefact.lock(heldout_folder):
-        train = output(folder, {**content, "plant_noise": settings.plant_noise}, settings)
-        heldout = output(heldout_folder, content, settings)
-        if train.done and heldout.done:
-            return
-        from tools.text_mix import draw_documents, plant_noise
 
+    @functools.cache
+    def drawn() -> tuple[Mix, Mix]:
         print("drawing documents from the installed packages", flush=True)
-        training_mix, heldout_mix = draw_documents(settings)
-        if not heldout.done:
-            write_local(heldout, heldout_mix.documents, heldout_mix.left_out, settings)
-        if not train.done:
-            documents = plant_noise(training_mix.documents, settings.plant_noise, settings.seed)
-            write_local(train, documents, training_mix.left_out, settings)
+        return draw_documents(settings)
+
+    def write_training() -> None:
+        mix = drawn()[0]
+        documents = plant_noise(mix.documents, settings.plant_noise, settings.seed)
+        write_local(train, documents, mix.left_out, settings)
+
+    def write_heldout() -> None:
+        mix = drawn()[1]
+        write_local(heldout, mix.documents, mix.left_out, settings)
+
+    heldout = output(folder / "heldout", content, settings)
+    heldout.make(write_heldout)
+    train = output(folder / "train", content | {"plant_noise": settings.plant_noise}, settings)
+    train.make(write_training)
 
 
-def write_local(result: artefact.Output, documents: list, left_out: dict, settings) -> None:
+def write_local(result: Output, documents: list, left_out: dict, settings) -> None:
     """Write documents as file 0 of an artefact and show what they are."""
     name = file_name(0, settings.compress)
     with (
@@ -164,23 +158,17 @@ def get_pile(settings: Settings, folder: Path) -> None:
     """The Pile from the hub or from a copy of its files, file after file."""
     names = "source limit documents_per_file compress".split()
     content: dict[str, Any] = {name: getattr(settings, name) for name in names}
-    repository, fix = pile_stream.REPOSITORY, pile_stream.FIX
-    with artefact.lock(folder):
-        if settings.from_dir:
-            files = text_files(under(base_folder(settings.base_path), settings.from_dir))
-            content["files"] = [[path.name, path.stat().st_size] for path in files]
-        else:
-            content["repository"] = repository
-            content["revision"] = hub.pinned(folder, repository, "dataset", settings.revision, fix)
-        result = output(folder, content, settings)
-        if result.done:
-            return
-        progress = pile_stream.read_progress(folder)
-        if settings.from_dir:
-            documents = Documents(files, progress["state"])
-        else:
-            documents = pile_stream.HubDocuments(content["revision"], progress["state"])
-        pile_stream.write_files(result, documents, progress, settings)
+    if settings.from_dir:
+        files = text_files(under(base_folder(settings.base_path), settings.from_dir))
+        content["files"] = [[path.name, path.stat().st_size] for path in files]
+        source = functools.partial(Documents, files)
+    else:
+        repository = content["repository"] = pile_stream.REPOSITORY
+        revision = hub.pinned(folder, repository, "dataset", settings.revision, pile_stream.FIX)
+        content["revision"] = revision
+        source = functools.partial(pile_stream.HubDocuments, revision)
+    result = output(folder, content, settings)
+    result.make(lambda: pile_stream.write_files(result, source, settings))
 
 
 if __name__ == "__main__":

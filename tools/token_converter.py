@@ -9,7 +9,6 @@ front where there is one, and the row is truncated.
 import multiprocessing
 import os
 import signal
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -20,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from tokenizers.decoders import ByteLevel
 
+from data_utils.ahead import ahead
 from data_utils.corpus import Corpus
 from data_utils.encode import Encoder
 from data_utils.errors import ArtefactError, EnvironmentFault, InputError
@@ -241,13 +241,9 @@ def converted(rules: Rules, ranges: Sequence[tuple[int, int]], workers: int) -> 
         workers, multiprocessing.get_context("spawn"), _start_worker, (rules, os.getpid())
     )
     try:
-        coming = deque()
-        for rows in ranges:
-            coming.append(pool.submit(_convert_in_worker, *rows))
-            if len(coming) > AHEAD * workers:
-                yield coming.popleft().result()
-        while coming:
-            yield coming.popleft().result()
+        yield from ahead(
+            lambda rows: pool.submit(_convert_in_worker, *rows), ranges, AHEAD * workers
+        )
     except BrokenProcessPool as error:
         raise EnvironmentFault(
             "a worker process was killed, most often because memory ran out",

@@ -25,6 +25,7 @@ from data_utils import artefact
 from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError, ProgramError
 from data_utils.flags import flag, parse
+from data_utils.output import Output
 from data_utils.tokenizer import load_tokenizer, tokenizer_fingerprint
 from miniplm.scores import VALUES, Scores
 
@@ -180,7 +181,7 @@ def adopt(folder: Path, tokenizer_path: str) -> dict:
         for path in folder.rglob("*")
         if path.is_file() and path.name not in (artefact.LOCK, artefact.MANIFEST)
     ]
-    output = artefact.Output(folder, kind, "tools/verify.py --adopt", content, {})
+    output = Output(folder, kind, "tools/verify.py --adopt", content, {})
     return output.finish(files, counts)
 
 

@@ -9,13 +9,14 @@ import pytest
 
 from data_utils import artefact, disk
 from data_utils.errors import ArtefactError, InputError, from_os_error
+from data_utils.output import Output, lock
 
 CONTENT = {"length": 65, "flag": True, "none": None}
 
 
 def make(folder, *, content=CONTENT, data=b"12", inputs=None, counts=None, kind="corpus", **more):
     """A finished artefact of one file."""
-    output = artefact.Output(folder, kind, "tests/x.py", dict(content), {}, inputs or {}).begin()
+    output = Output(folder, kind, "tests/x.py", dict(content), {}, inputs or {}).begin()
     (folder / "data_0.bin").write_bytes(data)
     output.finish(["data_0.bin"], counts or {"rows": 2}, **more)
     return output
@@ -31,12 +32,12 @@ def an_input(folder, fingerprint="f1"):
 
 def test_fingerprint_is_independent_of_place_time_and_program(tmp_path, monkeypatch):
     make(tmp_path / "a", inputs=an_input(tmp_path))
-    monkeypatch.setattr(artefact.time, "strftime", lambda *_: "2031-01-01T00:00:00Z")
-    monkeypatch.setattr(artefact.socket, "gethostname", lambda: "another")
-    monkeypatch.setattr(artefact, "versions", lambda: {"python": "4"})
+    monkeypatch.setattr("time.strftime", lambda *_: "2031-01-01T00:00:00Z")
+    monkeypatch.setattr("socket.gethostname", lambda: "another")
+    monkeypatch.setattr("data_utils.output.versions", lambda: {"python": "4"})
     folder = tmp_path / "b" / "c"
     inputs = an_input(tmp_path / "moved")
-    output = artefact.Output(folder, "corpus", "tests/y.py", CONTENT, {"w": 9}, inputs).begin()
+    output = Output(folder, "corpus", "tests/y.py", CONTENT, {"w": 9}, inputs).begin()
     (folder / "data_0.bin").write_bytes(b"12")
     output.finish(["data_0.bin"], {"rows": 2}, {"took": 3})
     assert fingerprint_of(folder) == fingerprint_of(tmp_path / "a")
@@ -61,14 +62,14 @@ def test_fingerprint_depends_on_all_that_decides_the_content(tmp_path):
         make(tmp_path / str(number), **variant)
         found.add(fingerprint_of(tmp_path / str(number)))
     folder = tmp_path / "name"
-    output = artefact.Output(folder, "corpus", "tests", CONTENT, {}).begin()
+    output = Output(folder, "corpus", "tests", CONTENT, {}).begin()
     (folder / "data_1.bin").write_bytes(b"12")
     found.add(output.finish(["data_1.bin"], {"rows": 2})["fingerprint"])
     assert len(found) == len(variants) + 1
 
 
 def test_the_manifest_says_what_it_is(tmp_path):
-    output = artefact.Output(
+    output = Output(
         tmp_path / "a", "corpus", "tests/x.py", CONTENT, {"seed": 3}, an_input(tmp_path)
     ).begin()
     (tmp_path / "a/data_0.bin").write_bytes(b"12")
@@ -103,7 +104,7 @@ def test_done_is_found_and_left_alone(tmp_path):
     before = {
         path: (path.stat().st_mtime_ns, path.read_bytes()) for path in (tmp_path / "a").iterdir()
     }
-    again = artefact.Output(tmp_path / "a", "corpus", "tests", dict(CONTENT), {"other": 1}).begin()
+    again = Output(tmp_path / "a", "corpus", "tests", dict(CONTENT), {"other": 1}).begin()
     assert again.done
     after = {
         path: (path.stat().st_mtime_ns, path.read_bytes()) for path in (tmp_path / "a").iterdir()
@@ -113,7 +114,7 @@ def test_done_is_found_and_left_alone(tmp_path):
 
 def test_unfinished_is_resumed_with_the_same_settings_only(tmp_path):
     def begin(content=CONTENT, inputs=None):
-        return artefact.Output(tmp_path / "a", "corpus", "tests", content, {}, inputs or {}).begin()
+        return Output(tmp_path / "a", "corpus", "tests", content, {}, inputs or {}).begin()
 
     begin(inputs=an_input(tmp_path))
     (tmp_path / "a/data_0.bin").write_bytes(b"half")
@@ -133,7 +134,7 @@ def test_allowed_changes_are_recorded_and_no_others(tmp_path):
     def begin(length, flag, name="f1", **options):
         content = {**CONTENT, "length": length, "flag": flag}
         inputs = an_input(tmp_path, name)
-        return artefact.Output(tmp_path / "a", "corpus", "t", content, {}, inputs, **options)
+        return Output(tmp_path / "a", "corpus", "t", content, {}, inputs, **options)
 
     begin(65, True).begin()
     with pytest.raises(InputError, match="another flag, length .* length 65, found .* length 99"):
@@ -164,7 +165,7 @@ def test_finished_is_refused_to_other_settings_and_inputs(tmp_path):
         (CONTENT, an_input(tmp_path, "f2"), "text"),
     ):
         with pytest.raises(InputError, match=f"another {word}") as caught:
-            artefact.Output(tmp_path / "a", "corpus", "tests", content, {}, inputs).begin()
+            Output(tmp_path / "a", "corpus", "tests", content, {}, inputs).begin()
         assert caught.value.code == 2
 
 
@@ -172,7 +173,7 @@ def test_what_others_made_is_never_touched(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/notes.txt").write_text("mine")
     with pytest.raises(InputError, match="files that this program did not make"):
-        artefact.Output(tmp_path / "a", "corpus", "tests", CONTENT, {}).begin()
+        Output(tmp_path / "a", "corpus", "tests", CONTENT, {}).begin()
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["notes.txt"]
 
 
@@ -191,7 +192,7 @@ def test_damage_is_an_error_that_names_the_file(tmp_path):
     with pytest.raises(ArtefactError, match="missing in .*data_0.bin"):
         artefact.require(tmp_path / "a", "corpus", "fix")
     with pytest.raises(ArtefactError, match="missing in .*data_0.bin"):
-        artefact.Output(tmp_path / "a", "corpus", "tests", dict(CONTENT), {}).begin()
+        Output(tmp_path / "a", "corpus", "tests", dict(CONTENT), {}).begin()
 
 
 DAMAGES = {
@@ -215,14 +216,14 @@ def test_a_damaged_manifest_is_an_error(tmp_path, damage):
     path.write_text(harmed)
     for use in (
         lambda: artefact.require(tmp_path / "a", "corpus", "fix"),
-        lambda: artefact.Output(tmp_path / "a", "corpus", "tests", CONTENT, {}).begin(),
+        lambda: Output(tmp_path / "a", "corpus", "tests", CONTENT, {}).begin(),
     ):
         with pytest.raises(ArtefactError, match="manifest is damaged in .*manifest.json"):
             use()
 
 
 def test_damaged_settings_are_an_error(tmp_path):
-    output = artefact.Output(tmp_path / "a", "corpus", "tests", CONTENT, {}).begin()
+    output = Output(tmp_path / "a", "corpus", "tests", CONTENT, {}).begin()
     for text in ("", "[]", '{"content": {}}', "{}"):
         (tmp_path / "a/settings.json").write_text(text)
         with pytest.raises(ArtefactError, match="damaged in .*settings.json"):
@@ -232,7 +233,7 @@ def test_damaged_settings_are_an_error(tmp_path):
 def test_unfinished_wrong_kind_and_absent_inputs(tmp_path):
     with pytest.raises(InputError, match="there is no corpus in .*none. Fix: make it"):
         artefact.require(tmp_path / "none", "corpus", "make it")
-    artefact.Output(tmp_path / "a", "corpus", "tests", CONTENT, {}).begin()
+    Output(tmp_path / "a", "corpus", "tests", CONTENT, {}).begin()
     with pytest.raises(ArtefactError, match="the corpus is unfinished"):
         artefact.require(tmp_path / "a", "corpus", "fix")
     make(tmp_path / "b")
@@ -249,7 +250,7 @@ def test_identity_without_a_manifest_follows_the_files(tmp_path):
     for name, data in (("a", b"12"), ("b", b"12"), ("c", b"13")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "0.jsonl").write_bytes(data)
-    with artefact.lock(tmp_path / "b"):
+    with lock(tmp_path / "b"):
         assert identity("a") == identity("b") != identity("c")
     (tmp_path / "b/0.jsonl").rename(tmp_path / "b/1.jsonl")
     assert identity("a") != identity("b")

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_utils import artefact, disk
+from data_utils import artefact, disk, output
 from data_utils.errors import InputError
+from data_utils.output import Output, lock
 from data_utils.shards import write_shard
 from data_utils.tokenizer import copy_tokenizer
 
@@ -52,7 +53,7 @@ def killed_at(instant, work):
         for name in CALLS:
             setattr(os, name, counted(name, getattr(os, name)))
         Path.unlink = counted("unlink", Path.unlink)
-        artefact.open = disk.open = counted("open a file", open)  # the builtin, in these modules
+        output.open = disk.open = counted("open a file", open)  # the builtin, in these modules
         work()
         writer.send(None)
 
@@ -92,8 +93,8 @@ def make_corpus(tmp_path, tokenizer_folder):
     """A function that makes, or goes on making, a small artefact in a folder."""
 
     def make(folder: Path):
-        with artefact.lock(folder):
-            output = artefact.Output(folder, "corpus", "tests", {"length": 5}, {}).begin()
+        with lock(folder):
+            output = Output(folder, "corpus", "tests", {"length": 5}, {}).begin()
             if output.done:
                 return
             files = copy_tokenizer(tokenizer_folder, folder / "tokenizer")
@@ -173,7 +174,7 @@ def holder(folder):
     reader, writer = FORK.Pipe(duplex=False)
 
     def hold():
-        with artefact.lock(folder):
+        with lock(folder):
             writer.send("held")
             time.sleep(60)
 
@@ -190,10 +191,10 @@ def holder(folder):
 def test_a_second_writer_is_told_host_and_process(tmp_path):
     with holder(tmp_path / "a") as process:
         words = f"process {process.pid} on {socket.gethostname()}"
-        with pytest.raises(InputError, match=words) as caught, artefact.lock(tmp_path / "a"):
+        with pytest.raises(InputError, match=words) as caught, lock(tmp_path / "a"):
             pass
         assert caught.value.code == 2 and str(tmp_path / "a") in str(caught.value)
-    with artefact.lock(tmp_path / "a"):  # a killed writer leaves no lock behind
+    with lock(tmp_path / "a"):  # a killed writer leaves no lock behind
         pass
 
 
@@ -202,7 +203,7 @@ def test_a_writer_can_wait_for_the_other(tmp_path):
         timer = FORK.Process(target=lambda: (time.sleep(0.5), os.kill(process.pid, 9)))
         timer.start()
         started = time.monotonic()
-        with artefact.lock(tmp_path / "a", wait=True):
+        with lock(tmp_path / "a", wait=True):
             assert time.monotonic() - started > 0.3
             assert f"process {os.getpid()} on" in (tmp_path / "a/.lock").read_text()
         timer.join()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from data_utils import artefact
 from data_utils.corpus import Corpus, shard_range
 from data_utils.errors import ArtefactError, InputError
+from data_utils.output import Output
 from data_utils.shards import write_shard
 from tests import make
 
@@ -284,7 +285,7 @@ def test_ranges_of_shards():
 
 def test_what_is_known_of_the_rows_is_handed_on(tmp_path):
     known = {"tokenizer": "t", "eos_id": 3, "add_bos": True, "split": "test", "max_length": 9}
-    output = artefact.Output(tmp_path, "corpus", "tests", {**known, "shard_size": 5}, {}).begin()
+    output = Output(tmp_path, "corpus", "tests", {**known, "shard_size": 5}, {}).begin()
     write_shard(tmp_path / "test_0", [2], [np.array([1, 2])], np.dtype("<u2"))
     output.finish(["test_0.bin", "test_0.idx"], {})
     assert Corpus(tmp_path).carried() == known

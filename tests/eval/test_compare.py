@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_utils import artefact, disk
+from data_utils import disk
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
+from data_utils.output import Output
 from eval import compare, compare_page
 from miniplm.report import write_report
 from tests import make
@@ -21,7 +22,7 @@ def save_run(base: Path, name: str, corpus: Path, losses: np.ndarray, seed: int 
     """A finished run of STEPS x BATCH sequences with its held-out losses; its folder's name."""
     folder = base / "results" / name
     identity = Corpus(corpus).identity
-    output = artefact.Output(
+    output = Output(
         folder, "model", "tests", {"seed": seed, "lr": 1e-3}, {}, {"corpus": (corpus, identity)}
     ).begin()
     (folder / "model.safetensors").write_text(name)
@@ -99,7 +100,7 @@ def save_store(base: Path) -> None:
     reference = np.full(ROWS, -9.0)
     teacher = np.arange(ROWS) % 2 - 8.0
     r = teacher - reference
-    output = artefact.Output(base / "store", "scores", "tests", {"type": "difference"}, {}).begin()
+    output = Output(base / "store", "scores", "tests", {"type": "difference"}, {}).begin()
     np.save(base / "store/difference.npy", r)
     files = write_report(base / "store", corpus, r, teacher, reference, 0.5)
     output.finish(["difference.npy", *files], {"sequences": ROWS})

@@ -13,6 +13,7 @@ import pytest
 from data_utils import artefact
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
+from data_utils.output import Output
 from data_utils.page import read_csv
 from data_utils.shards import write_shard
 from eval import planted_noise
@@ -28,9 +29,7 @@ SCORES = "results/scores"
 def save_corpus(folder: Path, domains: list[int], **changes) -> Path:
     """A corpus of rows of these domains; changes: source_row and inputs of a selected one."""
     content = {"max_length": 65, "split": "data"}
-    output = artefact.Output(
-        folder, "corpus", "tests", content, {}, changes.get("inputs", {})
-    ).begin()
+    output = Output(folder, "corpus", "tests", content, {}, changes.get("inputs", {})).begin()
     rows = make.random_rows(len(domains), 600, 0, seed=len(folder.parts[-2]))
     write_shard(folder / "data_0", [len(row) for row in rows], rows, np.dtype("<u2"))
     sides = {"domain": np.array(domains, np.uint8)}
@@ -48,7 +47,7 @@ def save_selection(base: Path, name: str, domains: list[int], kept: list[int]) -
     place = base / "processed_data/pretrain"
     corpus = save_corpus(place / name / NAME, domains)
     store = base / SCORES / name / NAME / "diff-T-R"
-    output = artefact.Output(store, "scores", "tests", {"type": "difference"}, {}).begin()
+    output = Output(store, "scores", "tests", {"type": "difference"}, {}).begin()
     np.save(store / "difference.npy", np.arange(4, len(domains), dtype=float))
     report = {"corpus": Corpus(corpus).identity["fingerprint"]}
     output.finish(["difference.npy"], {"first_row": 4, "of": name}, report)

@@ -13,14 +13,15 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from data_utils import artefact, disk
+from data_utils import disk, output
+from data_utils.output import Output
 from pretrain import batches, checkpoints, engine, metrics, train
 from pretrain.engine import Engine
 from pretrain.metrics import Metrics
 from tests import programs
 
 PHASES = {
-    "begin: the settings": (train, "begin", artefact, "write_json"),
+    "begin: the settings": (train, "begin", output, "write_json"),
     "begin: their rename": (train, "begin", os, "replace"),
     "resume: looking for a checkpoint": (train, "find_checkpoint"),
     "step: reading ahead": (batches, "read_step"),
@@ -36,9 +37,9 @@ PHASES = {
     "save: the model file": (safetensors.torch, "save_file"),
     "save: the tokenizer": (checkpoints, "write_model", checkpoints.shutil, "copyfile"),
     "save: the fsyncs": (checkpoints, "sync_tree", os, "fsync"),
-    "save: between data and manifest": (train, "save_checkpoint", artefact.Output, "finish"),
-    "save: checksums": (train, "save_checkpoint", artefact, "describe"),
-    "save: the manifest's rename": (artefact.Output, "finish", os, "replace"),
+    "save: between data and manifest": (train, "save_checkpoint", Output, "finish"),
+    "save: checksums": (train, "save_checkpoint", output, "describe"),
+    "save: the manifest's rename": (Output, "finish", os, "replace"),
     "save: the folder's rename": (train, "save_checkpoint", os, "rename"),
     "resume: loading the states": (Engine, "load_state"),
     "resume: reading the metrics": (Metrics, "__init__", metrics, "read_metrics"),
@@ -48,7 +49,7 @@ PHASES = {
     "prune: dropping the states": (checkpoints, "drop_state", disk, "write_json"),
     "curves": (metrics, "draw_curves"),
     "end: copying the model": (train, "publish_final", disk, "copy_file"),
-    "end: between model and manifest": (train, "publish_final", artefact.Output, "finish"),
+    "end: between model and manifest": (train, "publish_final", Output, "finish"),
     "conversion": (train, "convert_state"),
     "conversion: DeepSpeed's program": (engine.subprocess, "run"),
 }

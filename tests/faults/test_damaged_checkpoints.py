@@ -12,6 +12,7 @@ import pytest
 
 from data_utils import artefact
 from data_utils.errors import ArtefactError
+from data_utils.output import Output
 from pretrain import checkpoints, train
 from tests import make, programs
 from tests.faults import hooks
@@ -135,7 +136,7 @@ def fake_checkpoint(save: Path, step: int) -> Path:
     for name in ("model.safetensors", WEIGHTS, OPTIMIZER):
         (folder / name).write_text(f"{name} of {step}")
     names = ["model.safetensors", WEIGHTS, OPTIMIZER]
-    artefact.Output(folder, "model", "tests", {}, {}).finish(names, {"step": step})
+    Output(folder, "model", "tests", {}, {}).finish(names, {"step": step})
     return folder
 
 

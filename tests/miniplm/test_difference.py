@@ -9,6 +9,7 @@ import pytest
 
 from data_utils import artefact, disk
 from data_utils.errors import ArtefactError, InputError
+from data_utils.output import Output
 from miniplm import difference as program
 from miniplm.scores import Scores
 from tests import make
@@ -119,7 +120,7 @@ def three_models(base) -> Path:
     for name, hidden, seed in (("large", 64, 1), ("small", 32, 2), ("ours", 32, 3)):
         make.save_model(base / "scores" / name, make.qwen_config(600, hidden), seed)
     folder, part = base / "scores/ours", {"kind": "corpus", "fingerprint": "a part of it"}
-    output = artefact.Output(folder, "model", "tests", {}, {}, {"corpus": (base, part)})
+    output = Output(folder, "model", "tests", {}, {}, {"corpus": (base, part)})
     corpus = {"corpus": artefact.identity(base / "corpus", "corpus", "")}
     files = [path.name for path in folder.iterdir()]
     output.finish(files, {}, {"trained_on": {"made_from": corpus}})

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_utils import artefact
 from data_utils.corpus import Corpus
+from data_utils.output import Output
 from data_utils.shards import write_shard
 from data_utils.tokenizer import copy_tokenizer, load_tokenizer
 from miniplm import ranking
@@ -26,7 +26,7 @@ def save_corpus(
     folder: Path, rows: list[np.ndarray], tokenizer: Path | None, domains: np.ndarray | None
 ) -> Path:
     """A finished corpus of two shards."""
-    output = artefact.Output(folder, "corpus", "tests", {"max_length": 65, "eos_id": 0}, {}).begin()
+    output = Output(folder, "corpus", "tests", {"max_length": 65, "eos_id": 0}, {}).begin()
     files, half = [], len(rows) // 2
     for shard, part in enumerate((slice(0, half), slice(half, None))):
         lengths = np.array([len(row) for row in rows[part]])
@@ -308,7 +308,7 @@ def test_two_million_scores_in_bounded_memory(tmp_path):
     generator = np.random.default_rng(6)
     lengths = np.full(count, 2)
     folder = tmp_path / "corpus"
-    output = artefact.Output(folder, "corpus", "tests", {"max_length": 2}, {}).begin()
+    output = Output(folder, "corpus", "tests", {"max_length": 2}, {}).begin()
     write_shard(folder / "data_0", lengths, [np.ones(2 * count, "<u2")], np.dtype("<u2"))
     np.save(folder / "domain_0.npy", generator.integers(0, 3, count).astype(np.uint8))
     output.finish(["data_0.bin", "data_0.idx", "domain_0.npy"], {"domains": SOURCES})

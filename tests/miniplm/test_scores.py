@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from data_utils import artefact, disk
 from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError
+from data_utils.output import Output
 from data_utils.tokenizer import load_tokenizer
 from miniplm.scores import SUFFIX, Scores, write_block
 from tests import make, programs
@@ -319,7 +320,7 @@ def test_a_damaged_store_is_not_read(base, tmp_path):
     content = {"type": "log-probabilities", "shards": [0, 1], "block_size": 4}
     inputs = {"corpus": (corpus, artefact.identity(corpus, "corpus", ""))}
     inputs["model"] = (tmp_path / "m", {"kind": "model", "fingerprint": "m"})
-    output = artefact.Output(short, "scores", "", content, {}, inputs)
+    output = Output(short, "scores", "", content, {}, inputs)
     output.finish(names, {"sequences": 8, "first_row": 0})
     with pytest.raises(ArtefactError, match="wrong number of rows"):
         Scores(short, "").means()

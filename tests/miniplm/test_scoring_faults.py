@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 from transformers import AutoConfig
 
-from data_utils import artefact, blocks
+from data_utils import artefact, blocks, output
+from data_utils.output import Output
 from data_utils.start import CODE_ROOT
 from miniplm import score
 from miniplm.scores import SUFFIX, Scores, write_block
@@ -83,8 +84,8 @@ PHASES = {
     "giving the claim back": (blocks.Path, "unlink"),
     "checking": (score, "read_block"),
     "sweeping": (blocks.Blocks, "sweep"),
-    "hashing": (artefact, "describe"),
-    "the manifest": (artefact.Output, "finish"),
+    "hashing": (output, "describe"),
+    "the manifest": (Output, "finish"),
     "renaming": (os, "replace"),  # the settings at the begin, the manifest at the end
 }
 MOMENTS = {"sweeping": 2, "the manifest": 2, "renaming": 4}

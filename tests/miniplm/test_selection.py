@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from data_utils import artefact
 from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError
+from data_utils.output import Output
 from miniplm import selection
 from miniplm.difference import FILE
 from miniplm.ranking import keep_count, keep_within, top
@@ -94,7 +95,7 @@ def base(tmp_path, tokenizer_folder) -> Path:
 def store(base: Path, corpus: Path, r: np.ndarray) -> None:
     """A finished difference store of rows FIRST .. FIRST + SCORED - 1."""
     folder = base / "scores/diff-T-R"
-    output = artefact.Output(folder, "scores", "tests", {"type": "difference"}, {}).begin()
+    output = Output(folder, "scores", "tests", {"type": "difference"}, {}).begin()
     np.save(folder / FILE, r)
     undefined = int(np.isnan(r).sum())
     counts = {"sequences": len(r), "first_row": FIRST}

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_utils import artefact, mapped
+from data_utils import artefact, mapped, output
 from data_utils.corpus import Corpus
+from data_utils.output import Output
 from miniplm import selection, shard_copy
 from miniplm.difference import FILE
 from tests import make, programs
@@ -24,11 +25,11 @@ PHASES = {
     "in the middle of a .bin": (mapped.LIBC, "writev"),
     "writing an index": (shard_copy, "write_index"),
     "writing a side file": (shard_copy.np, "save"),
-    "renaming a file": (artefact.os, "replace"),
+    "renaming a file": (output.os, "replace"),
     "looking for a copied shard": (shard_copy, "is_there"),
     "the tokenizer": (selection, "copy_tokenizer"),
-    "checksums": (artefact, "describe"),
-    "the manifest": (artefact.Output, "finish"),
+    "checksums": (output, "describe"),
+    "the manifest": (Output, "finish"),
 }
 ONCE = ("choosing", "the tokenizer", "the manifest")  # called once a run
 
@@ -39,7 +40,7 @@ def base(tmp_path_factory, tokenizer_folder) -> Path:
     rows = make.random_rows(ROWS, 600, 0, longest=40)
     corpus = make.save_corpus(base / "corpus", rows, tokenizer_folder, shard_size=90)
     folder = base / "scores/diff-T-R"
-    output = artefact.Output(folder, "scores", "tests", {"type": "difference"}, {}).begin()
+    output = Output(folder, "scores", "tests", {"type": "difference"}, {}).begin()
     np.save(folder / FILE, np.random.default_rng(0).normal(size=ROWS).round(1))
     report = {"corpus": artefact.identity(corpus, "corpus", "")["fingerprint"]}
     output.finish([FILE], {"first_row": 0}, report | {"seen_in_training": False})

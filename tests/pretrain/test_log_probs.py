@@ -1,7 +1,5 @@
 """Log-probabilities of rows against transformers' full logits, a row at a time, without padding."""
 
-import threading
-
 import numpy as np
 import pytest
 import torch
@@ -10,8 +8,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from pretrain.log_probs import (
-    AHEAD,
-    ahead,
     batches_by_length,
     corpus_loss,
     mean_loss,
@@ -124,25 +120,3 @@ def test_ids_outside_the_vocabulary_are_refused_with_their_row(
         ours(model, corpus, np.arange(4), 16_384)
     assert f"ids below {vocab_size}" in str(caught.value)
     ours(random_model(make.qwen_config(600)), corpus, np.arange(4), 16_384)
-
-
-def test_the_next_batches_are_prepared_while_one_is_used():
-    started = [threading.Event() for _ in range(10)]
-    coming = ahead(lambda n: started[n].set() or n, range(10))
-    assert next(coming) == 0
-    for number in range(AHEAD + 1):
-        assert started[number].wait(10)  # without anyone asking for them
-    assert not started[AHEAD + 1].is_set()
-    assert list(coming) == list(range(1, 10))
-
-
-def test_what_fails_ahead_fails_in_its_turn_and_no_thread_is_left():
-    before = threading.active_count()
-    coming = ahead(lambda n: 1 // (3 - n), range(9))
-    assert [next(coming) for _ in range(3)] == [0, 0, 1]
-    with pytest.raises(ZeroDivisionError):
-        next(coming)
-    early = ahead(str, range(9))
-    next(early)
-    early.close()
-    assert threading.active_count() == before

@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from data_utils import artefact, disk
 from data_utils.errors import ArtefactError, EnvironmentFault, InputError
+from data_utils.output import Output
 from pretrain.models import (
     check_head,
     compile_trunk,
@@ -110,7 +111,7 @@ def test_a_machine_without_a_compiler_is_told(monkeypatch):
 
     monkeypatch.setattr(model.base_model, "compile", broken)
     with pytest.raises(
-        EnvironmentFault, match=r"does not work here \(no g\+\+\). Fix: set COMPILE"
+        EnvironmentFault, match=r"does not work here \(no g\+\+ more\). Fix: set COMPILE"
     ):
         compile_trunk(model)
 
@@ -140,7 +141,7 @@ def test_new_models_depend_on_the_seed_alone(tmp_path):
 def with_manifest(folder):
     """Make the folder an artefact of ours."""
     files = [path.name for path in folder.iterdir()]
-    artefact.Output(folder, "model", "tests", {}, {}).finish(files, {})
+    Output(folder, "model", "tests", {}, {}).finish(files, {})
     return folder
 
 

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from data_utils import artefact
+from data_utils.output import lock
 from tests import make, programs
 from tests.pretrain.runs import RARE, VOCAB, make_rare_corpus
 from tests.programs import one_message
@@ -104,7 +105,7 @@ def test_mistakes_through_the_launcher(base):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_second_writer_is_told_who_the_first_is(base, processes):
     save = f"locked by {processes}"
-    with artefact.lock(base / save):
+    with lock(base / save):
         run = train(base, processes, save=save)
     one_message(run, 2, f"process {os.getpid()}", socket.gethostname(), save)
     assert {path.name for path in (base / save).iterdir()} == {artefact.LOCK}

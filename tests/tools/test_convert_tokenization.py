@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_utils import artefact, disk, encode
+from data_utils import artefact, encode, output
 from data_utils.corpus import Corpus
+from data_utils.output import Output, describe
 from data_utils.record import alive
 from data_utils.tokenizer import copy_tokenizer, load_tokenizer
 from tests import make, programs
@@ -291,11 +292,11 @@ PHASES = {
     "joining": (token_converter, "join"),
     "writing a shard": (convert_tokenization, "write_shard"),
     "writing row numbers": (convert_tokenization, "write_sides"),
-    "renaming a file": (artefact.os, "replace"),
-    "recording progress": (disk, "write_json"),
+    "renaming a file": (output.os, "replace"),
+    "recording progress": (convert_tokenization, "write_progress"),
     "the tokenizer": (convert_tokenization, "copy_tokenizer"),
-    "checksums": (artefact, "describe"),
-    "the manifest": (artefact.Output, "finish"),
+    "checksums": (output, "describe"),
+    "the manifest": (Output, "finish"),
 }
 ONCE = ("the tokenizer", "the manifest")  # called once a run
 
@@ -487,7 +488,7 @@ def test_the_manifests_bos_is_taken_off_and_must_have_a_name(base, tmp_path):
     assert [found.row(i).tolist() for i in range(2)] == expected
     change_json(folder / "tokenizer/tokenizer_config.json", bos_token=None)
     manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"] = [artefact.describe(folder, entry["name"]) for entry in manifest["files"]]
+    manifest["files"] = [describe(folder, entry["name"]) for entry in manifest["files"]]
     (folder / "manifest.json").write_text(json.dumps(manifest))
     change_manifest(folder)
     refused(base, 3, "does not name", flags=["--data-dir", folder])

@@ -148,17 +148,17 @@ def test_near_copies_long_short_and_binary_texts_are_left_out_and_counted():
     texts = [candidate(f"(c) {i} Somebody {i}\n\n{words(0)}", f"p{i}") for i in range(5)]
     texts += [candidate(words(1000, 5000), "long"), candidate("x", "short"), candidate(None, "bin")]
     texts += [candidate(words(200).upper() + "!", "a"), candidate(words(200), "b")]
-    mix, seen = text_mix.take(texts, 1, (1_000_000, 0, 10_000))
+    mix, seen = text_mix.take(texts, 1, 1_000_000)
     assert len(mix.documents) == 2
     assert mix.left_out["s"] == {
         "near copy": 5,
-        "over 10000 bytes": 1,
+        "over 16384 bytes": 1,
         "under 200 characters": 1,
         "not UTF-8 text": 1,
     }
     # One passage in common with training is too much for a held-out document.
     held = [candidate(words(2000) + " " + words(200, 16), "c"), candidate(words(3000), "d")]
-    mix, _ = text_mix.take(held, 1, (1_000_000, 0, 10_000), seen)
+    mix, _ = text_mix.take(held, 1, 1_000_000, seen)
     assert [document.package for document in mix.documents] == ["d"]
 
 
@@ -342,7 +342,7 @@ def test_wrong_flags(tmp_path):
         (("--from", tmp_path / "nowhere"), "there are no .jsonl"),
         (("--plant-noise", "0.3"), "--plant-noise is for --source local only"),
         (("--source", "local", "--plant-noise", "1.5"), "no share from 0 to 1"),
-        (("--source", "local", "--from", tmp_path), "--from does not go with --source local"),
+        (("--source", "local", "--from", tmp_path), "--from and --limit do not go with"),
         (("--limit", "-1"), "--limit is negative"),
         (("--source", "nowhere"), "invalid choice"),
     ):

@@ -4,6 +4,7 @@
 """
 
 import json
+import shutil
 import unicodedata
 from pathlib import Path
 
@@ -11,8 +12,9 @@ import numpy as np
 import pytest
 import zstandard
 
-from data_utils import artefact
+from data_utils import artefact, disk
 from data_utils.corpus import Corpus
+from data_utils.errors import ArtefactError
 from data_utils.tokenizer import load_tokenizer
 from tests import make
 from tests.chunk_oracle import SlowChunker
@@ -179,6 +181,19 @@ def test_the_references_part_is_links(base):
         assert ours.stat().st_ino == theirs.stat().st_ino
     first = len(whole.shards[0])
     assert len(part) == len(whole) - first and np.array_equal(part.row(0), whole.row(first))
+    manifest = artefact.require(part.folder, "corpus", "", contents=True)
+    entries = {entry["name"]: entry["sha256"] for entry in manifest["files"]}
+    assert entries["data_0.bin"] == disk.sha256(whole.folder / "data_1.bin")
     wrong = make.run(split, base, *flags[:2], "--save", "x", "--shards", "1:99", check=False)
     assert wrong.returncode == 2
     assert all(name in wrong.stderr for name in ("REF_SHARDS", "SCORE_SHARDS", "SHARD_SIZE"))
+
+
+def test_damage_in_the_corpus_is_damage_in_the_references_part(base, tmp_path):
+    shutil.copytree(base / CORPUS, tmp_path / "c/qwen-33")
+    data = tmp_path / "c/qwen-33/data_1.bin"
+    data.write_bytes(data.read_bytes()[:-1] + b"\x7f")
+    flags = ["--data-dir", "c/qwen-33", "--save", "ref/qwen-33", "--shards", "1:2"]
+    make.run("tools/split_ref_data.py", tmp_path, *flags)
+    with pytest.raises(ArtefactError, match="checksum does not hold in .*data_0.bin"):
+        artefact.require(tmp_path / "ref/qwen-33", "corpus", "", contents=True)

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import zstandard
 
-from data_utils import artefact, encode, shards
+from data_utils import encode, output, shards
 from data_utils.chunker import Sequences
+from data_utils.output import Output
 from data_utils.record import alive
 from tests import make, programs
 from tools.process_data import corpus_page, progress, shuffled_shards, source_table, tokenize_pile
@@ -50,13 +51,13 @@ PHASES = {
     "writing domains": (shuffled_shards.np, "save"),
     "writing a shard": (shuffled_shards, "write_shard"),
     "gathering": (shuffled_shards.np.random.RandomState, "permutation"),
-    "renaming a file": (artefact.os, "replace"),
+    "renaming a file": (output.os, "replace"),
     "recording progress": (progress, "save"),
     "the last shard": (source_table.SourceTable, "close"),
     "the page": (corpus_page, "write"),
-    "checksums": (artefact, "describe"),
-    "the manifest": (artefact.Output, "finish"),
-    "removing the record": (artefact.Output, "_end"),
+    "checksums": (output, "describe"),
+    "the manifest": (Output, "finish"),
+    "removing the record": (Output, "_end"),
 }
 
 ONCE = ("the last shard", "the page", "the manifest", "removing the record")  # called once a run

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data_utils import artefact, disk
+from data_utils import disk
 from data_utils.chunker import Chunker
-from data_utils.errors import ArtefactError
+from data_utils.output import check_finished, damaged_progress
 from tools.process_data.shuffled_shards import ShuffledShards
 from tools.process_data.source_table import SourceTable
 
@@ -51,7 +51,6 @@ def save(folder: Path, work: Work, state: dict) -> None:
 def resume(folder: Path, work: Work) -> dict | None:
     """Put the work where it was; the input's state, None where nothing was recorded."""
     path = folder / NAME
-    fix = f"remove {folder} and run the same command again"
     if not path.exists():
         return None
     try:
@@ -61,10 +60,10 @@ def resume(folder: Path, work: Work) -> dict | None:
             for number, source in enumerate(words["sources"]):
                 work.chunker.buffers[source] = arrays[f"buffer_{number}"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise ArtefactError("the record of progress is damaged", where=path, fix=fix) from error
+        raise damaged_progress(path) from error
     work.chunker.documents_cut = Counter(words["documents_cut"])
     work.chunker.tokens_dropped = Counter(words["tokens_dropped"])
     work.table.resume(words["table"])
-    artefact.check_finished(folder, dict(zip(work.shards.files, words["sizes"], strict=True)))
+    check_finished(folder, dict(zip(work.shards.files, words["sizes"], strict=True)))
     print(f"going on behind shard {work.shards.shards - 1}, {work.shards.rows:,} sequences")
     return words["state"]

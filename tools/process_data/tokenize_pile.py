@@ -17,10 +17,9 @@ if __name__ == "__main__":
 
     use_project_python()
 
+import functools
 import os
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -28,10 +27,12 @@ import numpy as np
 from tqdm import tqdm
 
 from data_utils import artefact
+from data_utils.ahead import in_thread
 from data_utils.chunker import Chunker
 from data_utils.encode import Encoder
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
+from data_utils.output import Output
 from data_utils.shards import token_type
 from data_utils.text import BRING_TEXT, Documents, text_files
 from data_utils.tokenizer import (
@@ -96,7 +97,7 @@ def main() -> None:
     bos = bos_id(tokenizer, tokenizer_folder, settings.add_bos)
     text = under(base, settings.data_dir)
     identity = artefact.identity(text, "text", BRING_TEXT)
-    output = artefact.Output(
+    output = Output(
         folder=under(base, settings.save),
         kind="corpus",
         program="tools/process_data/tokenize_pile.py",
@@ -122,7 +123,7 @@ def tokenize(
     tokenizer,
     bos: int | None,
     tokenizer_folder: Path,
-    output: artefact.Output,
+    output: Output,
     settings: Settings,
 ) -> None:
     """Read all text, write all shards and the manifest; bos: put before each sequence."""
@@ -143,7 +144,8 @@ def tokenize(
     texts, fast = sample(files, settings), settings.encoder == "auto"
     with Encoder(tokenizer_folder, tokenizer, settings.workers, texts, fast=fast) as encoder:
         print(f"encoding with {encoder.name}, {settings.workers} workers {encoder.reason}".rstrip())
-        for batch in with_bar(ahead(batches(documents), encoder), documents):
+        found = in_thread(functools.partial(encoded, encoder), batches(documents), AHEAD)
+        for batch in with_bar(found, documents):
             cut(batch, work)
             if work.shards.flush():
                 progress.save(output.folder, work, batch.state)
@@ -194,20 +196,10 @@ def make_batch(documents: Documents, texts: list[str], sources: list[str]) -> Ba
     return Batch(texts, sources, dict(documents.state), documents.fraction(), bad)
 
 
-def ahead(found: Iterator[Batch], encoder: Encoder) -> Iterator[Batch]:
-    """The batches, encoded; the next ones are read and encoded while one is worked on."""
-
-    def encoded_next() -> Batch | None:
-        batch = next(found, None)
-        if batch is not None:
-            batch.tokens, batch.lengths = encoder.encode(batch.texts)
-        return batch
-
-    with ThreadPoolExecutor(1) as thread:
-        coming = deque(thread.submit(encoded_next) for _ in range(AHEAD))
-        while (batch := coming.popleft().result()) is not None:
-            coming.append(thread.submit(encoded_next))
-            yield batch
+def encoded(encoder: Encoder, batch: Batch) -> Batch:
+    """The batch with its tokens."""
+    batch.tokens, batch.lengths = encoder.encode(batch.texts)
+    return batch
 
 
 def with_bar(found: Iterator[Batch], documents: Documents) -> Iterator[Batch]:
@@ -239,7 +231,7 @@ def cut(batch: Batch, work: Work) -> None:
         work.shards.add(found)
 
 
-def finish(work: Work, tokenizer_folder: Path, output: artefact.Output) -> None:
+def finish(work: Work, tokenizer_folder: Path, output: Output) -> None:
     """Write the table's page and the manifest."""
     work.table.close(work.chunker)
     counts = {
