@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from data_utils.errors import InputError
+
 
 @contextlib.contextmanager
 def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO]:
@@ -58,6 +60,14 @@ def write_json(path: Path, value: Any) -> None:
     with atomic_file(path, "w") as file:
         json.dump(value, file, indent=1, ensure_ascii=False)
         file.write("\n")
+
+
+def read_json(path: Path, fix: str) -> Any:
+    """The value in a JSON file that is not of our making; one that is no JSON is an error."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"the file is no JSON ({error})", where=path, fix=fix) from error
 
 
 def sha256(path: Path, ends: int = 0) -> str:

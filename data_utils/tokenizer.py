@@ -1,6 +1,5 @@
 """Tokenizers: loading a folder, comparing two, and the end-of-sentence tables of the chunker."""
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from data_utils.artefact import canonical_hash
+from data_utils.disk import read_json
 from data_utils.errors import InputError
 
 FILES = (
@@ -57,7 +57,7 @@ def load_tokenizer(folder: Path):
         )
     config = folder / "config.json"
     if config.exists():
-        size = json.loads(config.read_text()).get("vocab_size", len(tokenizer))
+        size = read_json(config, fix).get("vocab_size", len(tokenizer))
         if len(tokenizer) > size:
             raise InputError(
                 "the tokenizer has more entries than the model beside it",

@@ -17,7 +17,6 @@ if __name__ == "__main__":
 
     use_project_python()
 
-import json
 import math
 from dataclasses import dataclass
 
@@ -134,7 +133,7 @@ def read_losses(name: str, results: Path) -> tuple[dict, np.ndarray]:
     path = results / f"{name}.json"
     if not path.is_file() or not path.with_suffix(".npy").is_file():
         raise InputError(f"there are no held-out losses of {name}", where=path, fix=EVALUATE)
-    result = json.loads(path.read_text())
+    result = disk.read_json(path, f"{EVALUATE} again")
     losses = np.load(path.with_suffix(".npy"), allow_pickle=False)
     if len(losses) != result["sequences"] or abs(losses.mean() - result["loss"]) > 1e-9:
         raise InputError(

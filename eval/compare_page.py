@@ -5,7 +5,6 @@ from pathlib import Path
 
 from data_utils import artefact
 from data_utils.corpus import NOISE
-from data_utils.errors import ArtefactError
 from data_utils.page import (
     Column,
     example,
@@ -83,21 +82,14 @@ def duration(seconds: float) -> str:
 
 def read_selection(store: Path) -> Selection:
     """Read the report's files; a store without them is an error."""
-    artefact.require(store, "scores", SCORE_FIX)
+    artefact.require(store, "scores", f"remove the store and {SCORE_FIX}", contents=True)
     folder = store / "report"
-    try:
-        return Selection(
-            store,
-            [row for row in read_csv(folder / "sources.csv", ["source"]) if row["sequences"]],
-            read_csv(folder / "examples.csv", ["place", "shard", "source", "text"]),
-            {name: (folder / f"{name}.png").read_bytes() for name in ("keep_rate", "histogram")},
-        )
-    except FileNotFoundError as error:
-        raise ArtefactError(
-            "a file of the score report is missing",
-            where=error.filename,
-            fix=f"remove the store and {SCORE_FIX}",
-        ) from error
+    return Selection(
+        store,
+        [row for row in read_csv(folder / "sources.csv", ["source"]) if row["sequences"]],
+        read_csv(folder / "examples.csv", ["place", "shard", "source", "text"]),
+        {name: (folder / f"{name}.png").read_bytes() for name in ("keep_rate", "histogram")},
+    )
 
 
 def noise_sentence(selection: Selection | None) -> list[str]:

@@ -1,13 +1,12 @@
 """Causal language models as the stages use them: hidden states and an output head."""
 
-import json
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import nn
 
-from data_utils import artefact
+from data_utils import artefact, disk
 from data_utils.errors import EnvironmentFault, InputError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -52,12 +51,9 @@ def new_model(config_file: Path, seed: int, attention: str) -> nn.Module:
 def read_config(config_file: Path) -> dict:
     """A model configuration as plain values; it must name its model_type."""
     fix = "give a Hugging Face config.json (MODEL_CONFIG), e.g. configs/models/qwen/200M.json"
-    try:
-        values = json.loads(config_file.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"the model configuration cannot be read ({error})", where=config_file, fix=fix
-        ) from error
+    if not config_file.is_file():
+        raise InputError("there is no model configuration", where=config_file, fix=fix)
+    values = disk.read_json(config_file, fix)
     if not isinstance(values, dict) or "model_type" not in values:
         raise InputError("the configuration has no model_type", where=config_file, fix=fix)
     return values

@@ -21,7 +21,6 @@ if __name__ == "__main__":
     use_project_python()
 
 import dataclasses
-import json
 import re
 import shutil
 from typing import Literal
@@ -201,7 +200,7 @@ def weight_files(folder: Path, fix: str) -> list[Path]:
     """The files with a model's weights; one that an index names and that is missing is an error."""
     names = [path.name for path in folder.glob("*.safetensors")]
     for index in folder.glob("*.index.json"):
-        names += json.loads(index.read_text())["weight_map"].values()
+        names += disk.read_json(index, fix)["weight_map"].values()
     names += [path.name for path in folder.glob("pytorch_model*.bin")]
     if not names:
         raise InputError("there are no weights (*.safetensors)", where=folder, fix=fix)

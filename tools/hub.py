@@ -4,11 +4,10 @@ HF_ENDPOINT, HF_TOKEN and HF_HOME work as everywhere: the hub's own library read
 """
 
 import contextlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_utils import artefact
+from data_utils import artefact, disk
 from data_utils.errors import EnvironmentFault, ProgramError, from_os_error
 
 
@@ -35,7 +34,8 @@ def former_content(folder: Path) -> dict:
     if manifest is not None:
         return manifest["content"]
     begun = folder / artefact.SETTINGS
-    return json.loads(begun.read_text())["content"] if begun.exists() else {}
+    fix = f"remove {folder} and run the same command again"
+    return disk.read_json(begun, fix)["content"] if begun.exists() else {}
 
 
 def pinned(folder: Path, repository: str, kind: str, revision: str, fix: str) -> str:

@@ -64,11 +64,13 @@ def split(part: Corpus, output: Output) -> None:
     """Link the part's files under new numbers and write the manifest."""
     files, linked = [], {}
     known = {entry["name"]: entry for entry in (part.manifest or {"files": []})["files"]}
+    names = (f"{part.split}_{{}}.bin", f"{part.split}_{{}}.idx")
+    names += ("domain_{}.npy", "source_row_{}.npy")
     for number in range(len(part.shards)):
-        for stem, suffix in ((part.split, ".bin"), (part.split, ".idx"), ("domain", ".npy")):
-            source = part.folder / f"{stem}_{part.first_shard + number}{suffix}"
+        for name in names:
+            source = part.folder / name.format(part.first_shard + number)
             if source.exists():
-                files.append(f"{stem}_{number}{suffix}")
+                files.append(name.format(number))
                 link(source, output.folder / files[-1])
                 if source.name in known:
                     linked[files[-1]] = {**known[source.name], "name": files[-1]}

@@ -1,7 +1,8 @@
 """What is trained for: a module an objective, each with a class Objective, chosen by --objective.
 
 Objective(model, eos_id) is an nn.Module that takes a micro-batch (tokens, lengths) and returns its
-loss and named figures, all scalar tensors; their means over the step stand in metrics.jsonl.
+loss and named figures, all scalar tensors; their means over the step stand in metrics.jsonl. It
+returns the same figures each time, under names that metrics.jsonl does not have yet.
 """
 
 import importlib

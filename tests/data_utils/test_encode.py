@@ -3,6 +3,7 @@
 .venv/bin/python -m pytest tests/data_utils/test_encode.py
 """
 
+import shutil
 import unicodedata
 
 import numpy as np
@@ -13,6 +14,7 @@ from tokenizers.processors import TemplateProcessing
 
 from data_utils.characters import DIFFERENT, Characters
 from data_utils.encode import Encoder, encode_fast, encode_slow
+from data_utils.errors import InputError
 from data_utils.tokenizer import load_tokenizer
 from tests import make
 
@@ -103,3 +105,10 @@ def test_no_special_tokens_are_added(fast, tokenizer_folder, tmp_path):
     with Encoder(tmp_path, tokenizer, 1, make.documents(3), fast=fast) as encoder:
         ids, lengths = encoder.encode(["a b", ""])
     assert ids.tolist() == expected and lengths.tolist() == [len(expected), 0]
+
+
+def test_a_damaged_configuration_beside_a_tokenizer_is_named(tmp_path, tokenizer_folder):
+    shutil.copytree(tokenizer_folder, tmp_path / "broken")
+    (tmp_path / "broken/config.json").write_text("{")
+    with pytest.raises(InputError, match=r"no JSON .* in .*broken/config\.json"):
+        load_tokenizer(tmp_path / "broken")

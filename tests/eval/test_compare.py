@@ -173,6 +173,13 @@ def test_losses_of_another_model_are_refused(base):
         read(base, "student")
 
 
+def test_a_damaged_result_is_an_input_error(base):
+    path = base / "results/eval/lm/student.json"
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(InputError, match="no JSON .*student.json.*lm.sh"):
+        read(base, "student")
+
+
 def test_losses_of_other_sequences_are_refused(base):
     control, student = read(base, "control"), read(base, "student")
     student.result["corpus"] = {"fingerprint": "d"}

@@ -121,6 +121,9 @@ def test_damaged_copies_are_errors_that_name_the_file(tmp_path, model_folder):
 
     (copy / "model.safetensors").write_bytes(weights(model_folder)[:-8])
     refused(r"damaged or cut off .* in .*model\.safetensors")
+    (copy / "model.safetensors.index.json").write_text('{"weight_map": ')
+    refused(r"no JSON .* in .*model\.safetensors\.index\.json")
+    (copy / "model.safetensors.index.json").unlink()
     (copy / "model.safetensors").rename(copy / "model-00001-of-00002.safetensors")
     (copy / "model-00001-of-00002.safetensors").write_bytes(weights(model_folder))
     parts = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
