@@ -1,9 +1,9 @@
-"""Artefact folders: written atomically, described by a manifest, tied to their inputs.
+"""Finished artefacts: the manifest that describes a folder, and the checks of who reads it.
 
-manifest.json is written last. Its fingerprint is the SHA-256 of canonical JSON over kind, format,
-the settings that matter to the content, counts, the inputs' fingerprints, and name, size and
-SHA-256 of each file. A folder that this code has begun holds settings.json; one with neither was
-made by others: it is read as it is and never written to.
+manifest.json is written last (data_utils/output.py). Its fingerprint is the SHA-256 of canonical
+JSON over kind, format, the settings that matter to the content, counts, the inputs' fingerprints,
+and name, size and SHA-256 of each file. A folder that this code has begun holds settings.json; one
+with neither was made by others: it is read as it is and never written to.
 """
 
 import hashlib
