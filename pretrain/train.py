@@ -42,7 +42,7 @@ from pretrain.checkpoints import (
     step_folder,
 )
 from pretrain.engine import Engine, convert_state, deepspeed_config
-from pretrain.metrics import Metrics
+from pretrain.metrics import Metrics, read_metrics
 from pretrain.models import compile_trunk, count_parameters, load_model, new_model, save_memory
 from pretrain.processes import (
     Processes,
@@ -182,6 +182,8 @@ def resume(run: Run) -> dict:
     settings, processes = run.settings, run.processes
     (step,) = all_sum([float(newest_step(run) if processes.first else 0)], processes)
     if not step:
+        if processes.first and read_metrics(run.output.folder):
+            print(f"no checkpoint is in {run.output.folder}: from the beginning again", flush=True)
         run.engine = build_engine(run, converted=False)
         return {"step": 0, "tokens": 0, "sequences": 0, "skipped": 0, "left_out": []}
     found = step_folder(run.output.folder, int(step))

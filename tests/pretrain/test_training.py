@@ -186,6 +186,16 @@ def test_run_again_says_that_it_is_trained(base, one):
     assert other.code == 2 and "begun with another lr" in other.errors
 
 
+def test_a_run_whose_checkpoints_are_gone_says_that_it_begins_again(base, one):
+    folder = base / "lost"
+    folder.mkdir()
+    for name in ("settings.json", "metrics.jsonl"):
+        shutil.copy(one / name, folder)
+    run = programs.call(base, "pretrain.train", base, *flags(SAVE="lost", STOP_STEP=1))
+    assert run.code == 0 and f"no checkpoint is in {folder}" in run.output
+    assert column(folder, "loss") == column(one, "loss")[:1]
+
+
 def test_without_a_whole_checkpoint_it_stops_and_resume_0_refuses(base, one):
     folder = base / "broken"
     folder.mkdir()
