@@ -63,7 +63,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, fix: str) -> Any:
-    """The value in a JSON file that is not of our making; one that is no JSON is an error."""
+    """The value in a JSON file that no manifest vouches for; one that is no JSON is an error."""
     try:
         return json.loads(path.read_text())
     except ValueError as error:

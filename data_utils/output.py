@@ -89,13 +89,13 @@ class Output:
         manifest = read_manifest(self.folder)
         if manifest is not None:
             self._refuse(self._differences(manifest["content"], manifest["inputs"]), done=True)
-            check_files(self.folder, manifest, self._again, contents=False)
+            check_files(self.folder, manifest, remedy(self.folder), contents=False)
             self._end()
             return self
-        begun = self.folder / SETTINGS
+        former = read_settings(self.folder)
         there = list(self.folder.iterdir()) if self.folder.is_dir() else []
-        if begun.exists():
-            self._take_over(begun)
+        if former is not None:
+            self._take_over(former)
         elif any(not path.name.startswith(".") for path in there):  # those are nobody's work
             raise InputError(
                 "the folder has files that this program did not make",
@@ -104,8 +104,8 @@ class Output:
             )
         remove_leftovers(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        settings = {"content": self.content, "inputs": self._inputs(), "made_by": self._made_by()}
-        write_json(begun, settings)
+        settings = {"content": self.content, "inputs": self.entries(), "made_by": self._made_by()}
+        write_json(self.folder / SETTINGS, settings)
         return self
 
     def finish(
@@ -125,7 +125,7 @@ class Output:
             "format": FORMAT,
             "content": self.content,
             "counts": counts,
-            "inputs": self._inputs(),
+            "inputs": self.entries(),
             "files": [
                 (linked or {}).get(name) or describe(self.folder, name) for name in sorted(files)
             ],
@@ -143,7 +143,8 @@ class Output:
         for path in self.folder.glob("progress.*"):
             path.unlink()
 
-    def _inputs(self) -> dict:
+    def entries(self) -> dict:
+        """The inputs as a manifest has them: name to identity and path from the folder."""
         place = {
             name: os.path.relpath(folder, self.folder) for name, (folder, _) in self.inputs.items()
         }
@@ -158,21 +159,12 @@ class Output:
             **({"changes": self.changes} if self.changes else {}),
         }
 
-    def _take_over(self, begun: Path) -> None:
+    def _take_over(self, former: dict) -> None:
         """Compare with what the folder was begun with; allowed changes are recorded."""
-        try:
-            former = json.loads(begun.read_text())
-            content, inputs = dict(former["content"]), dict(former["inputs"])
-            self.changes = list(former["made_by"].get("changes", []))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise ArtefactError("settings are damaged", where=begun, fix=self._again) from None
-        differences = self._differences(content, inputs)
+        self.changes = list(former["made_by"].get("changes", []))
+        differences = self._differences(former["content"], former["inputs"])
         self._refuse([d for d in differences if d["name"] not in (self.allowed or ())])
         self.changes += [{**difference, "time": _now()} for difference in differences]
-
-    @property
-    def _again(self) -> str:
-        return f"remove the folder and run {self.program} again"
 
     def _differences(self, content: dict, inputs: dict) -> list[dict]:
         """{name, from, to} of every setting and input that is not that of the folder."""
@@ -225,6 +217,21 @@ def describe(folder: Path, name: str) -> dict:
     return {"name": name, "size": path.stat().st_size, "sha256": sha256(path)}
 
 
+def read_settings(folder: Path) -> dict | None:
+    """What a folder was begun with: content, inputs and made_by; None if it was not begun here."""
+    path = folder / SETTINGS
+    if not path.exists():
+        return None
+    try:
+        former = json.loads(path.read_text())
+        good = all(isinstance(former[name], dict) for name in ("content", "inputs", "made_by"))
+    except (ValueError, KeyError, TypeError):
+        good = False
+    if not good:
+        raise damaged("settings are damaged", path)
+    return former
+
+
 def read_progress(folder: Path) -> dict | None:
     """What the stage wrote to progress.json, None where it has not; {"files": {name: size}, ...}.
 
@@ -237,7 +244,7 @@ def read_progress(folder: Path) -> dict | None:
         progress = json.loads(path.read_text())
         files = dict(progress["files"])
     except (ValueError, KeyError, TypeError) as error:
-        raise damaged_progress(path) from error
+        raise damaged("the record of progress is damaged", path) from error
     check_finished(folder, files)
     return progress
 
@@ -248,14 +255,18 @@ def write_progress(folder: Path, progress: dict, new_files: list[str]) -> None:
     write_json(folder / PROGRESS, progress)
 
 
-def damaged_progress(path: Path) -> ArtefactError:
-    """The error for a record of progress that cannot be read."""
-    fix = f"remove {path.parent} and run the same command again"
-    return ArtefactError("the record of progress is damaged", where=path, fix=fix)
+def damaged(what: str, path: Path) -> ArtefactError:
+    """The error for a record of an unfinished folder that cannot be read."""
+    return ArtefactError(what, where=path, fix=remedy(path.parent))
+
+
+def remedy(folder: Path) -> str:
+    """How to get out of damage in an output folder."""
+    return f"remove {folder} and run the same command again"
 
 
 def check_finished(folder: Path, sizes: dict[str, int]) -> None:
     """Files that an unfinished artefact counts as finished must be there with these sizes."""
     files = [{"name": name, "size": size} for name, size in sizes.items()]
-    fix = f"remove {folder} and run the same command again"
-    check_files(folder, {"kind": "unfinished artefact", "files": files}, fix, contents=False)
+    unfinished = {"kind": "unfinished artefact", "files": files}
+    check_files(folder, unfinished, remedy(folder), contents=False)

@@ -55,8 +55,7 @@ class Job:
     @cached_property
     def key(self) -> str:
         """What ties a block to this job."""
-        inputs = {name: identity for name, (_, identity) in self.output.inputs.items()}
-        return job_of(self.output.content, inputs)
+        return job_of(self.output.content, self.output.entries())
 
     def rows(self, block: int) -> np.ndarray:
         """The rows of a block, counted from the first scored one."""

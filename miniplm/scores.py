@@ -105,7 +105,7 @@ def write_store(
 
     For one writer; what an interrupted one has left is replaced.
     """
-    job = job_of(output.content, {name: entry for name, (_, entry) in output.inputs.items()})
+    job = job_of(output.content, output.entries())
     value, parts = VALUES[output.content["type"]], Blocks(output.folder, 0, SUFFIX)
     files, rows, undefined, counted = [], 0, 0, 0
     for block, (values, counts, made_on) in enumerate(blocks):

@@ -7,8 +7,9 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_utils import artefact, disk
+from data_utils import artefact
 from data_utils.errors import EnvironmentFault, ProgramError, from_os_error
+from data_utils.output import read_settings
 
 
 @contextlib.contextmanager
@@ -28,22 +29,13 @@ def reached(fix: str) -> Iterator[None]:
         raise EnvironmentFault(f"the hub did not give the files ({reason})", fix=fix) from error
 
 
-def former_content(folder: Path) -> dict:
-    """The settings of content with which folder was made or begun; {} if it was not."""
-    manifest = artefact.read_manifest(folder)
-    if manifest is not None:
-        return manifest["content"]
-    begun = folder / artefact.SETTINGS
-    fix = f"remove {folder} and run the same command again"
-    return disk.read_json(begun, fix)["content"] if begun.exists() else {}
-
-
 def pinned(folder: Path, repository: str, kind: str, revision: str, fix: str) -> str:
     """The commit to take: the one folder was begun with, else the hub's for revision ('' newest).
 
     So an interrupted download never mixes two commits, and a finished one asks nobody.
     """
-    former = former_content(folder)
+    former = artefact.read_manifest(folder) or read_settings(folder) or {"content": {}}
+    former = former["content"]
     if former.get("repository") == repository and revision in ("", former.get("revision")):
         return former["revision"]
     from huggingface_hub import HfApi

@@ -14,22 +14,16 @@ TIME=${TIME:-24:00:00}
 PARTITION=${PARTITION:-}
 ARRAY=${ARRAY:-}
 NOTICE=${NOTICE:-300}
+fail() { # CODE MESSAGE
+  echo "ERROR $2" >&2
+  exit "$1"
+}
 if (($# < 2)) || [[ ! -f $1 ]]; then
-  echo "ERROR no launcher: ${1:-none}. Fix: bash $0 LAUNCHER BASE_PATH [--flag value ...]" >&2
-  exit 2
+  fail 2 "no launcher: ${1:-none}. Fix: bash $0 LAUNCHER BASE_PATH [--flag value ...]"
 fi
-if [[ ! -d $2 ]]; then
-  echo "ERROR BASE_PATH is no folder: $2. Fix: create it or give the right one" >&2
-  exit 2
-fi
-if [[ -n $ARRAY && $NODES != 1 ]]; then
-  echo "ERROR ARRAY is for jobs of one machine each. Fix: leave NODES out" >&2
-  exit 2
-fi
-if ! command -v sbatch > /dev/null; then
-  echo "ERROR there is no sbatch. Fix: run this where Slurm's commands are" >&2
-  exit 4
-fi
+[[ -d $2 ]] || fail 2 "BASE_PATH is no folder: $2. Fix: create it or give the right one"
+[[ -z $ARRAY || $NODES == 1 ]] || fail 2 "ARRAY is for jobs of one machine each. Fix: leave NODES out"
+command -v sbatch > /dev/null || fail 4 "there is no sbatch. Fix: run this where Slurm's commands are"
 LAUNCHER_FILE=$(realpath "$1")
 BASE_PATH=$(realpath "$2")
 shift 2
@@ -40,9 +34,7 @@ words+=(--time "$TIME" --signal "B:USR1@$NOTICE" --requeue --open-mode append)
 words+=(--output "$BASE_PATH/results/slurm/%x-%j.out" --export ALL)
 if ((GPUS > 0)); then words+=(--gpus-per-node "$GPUS"); fi
 if [[ -n $PARTITION ]]; then words+=(--partition "$PARTITION"); fi
-if [[ -n $ARRAY ]]; then
-  words+=(--array "$ARRAY" --output "$BASE_PATH/results/slurm/%x-%A_%a.out")
-fi
+if [[ -n $ARRAY ]]; then words+=(--array "$ARRAY" --output "$BASE_PATH/results/slurm/%x-%A_%a.out"); fi
 # shellcheck disable=SC2206 # these are words
 words+=(${SBATCH_FLAGS:-})
 sbatch "${words[@]}" "$CODE/scripts/slurm/job.sh" "$LAUNCHER_FILE" "$BASE_PATH" "$@"

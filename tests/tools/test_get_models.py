@@ -13,7 +13,7 @@ import pytest
 
 from data_utils.artefact import read_manifest, require
 from data_utils.corpus import Corpus
-from data_utils.errors import EnvironmentFault, InputError
+from data_utils.errors import ArtefactError, EnvironmentFault, InputError
 from tests import make
 from tests.tools import fake_hub
 from tools import get_models
@@ -97,6 +97,14 @@ def test_students_from_copies(tmp_path, model_folder):
             "unknown"
         )
         assert not (folder / ".gitattributes").exists()
+
+
+def test_damaged_settings_of_a_begun_download_are_named(tmp_path):
+    folder = tmp_path / "checkpoints/qwen/1.8B"
+    folder.mkdir(parents=True)
+    (folder / "settings.json").write_text("{")
+    with pytest.raises(ArtefactError, match=r"settings are damaged in .*settings\.json.*remove"):
+        get(tmp_path, "teacher")
 
 
 def test_the_commit_of_a_copy_in_the_hubs_cache_is_known(tmp_path, model_folder):

@@ -15,7 +15,7 @@ import numpy as np
 
 from data_utils import disk
 from data_utils.chunker import Chunker
-from data_utils.output import check_finished, damaged_progress
+from data_utils.output import check_finished, damaged
 from tools.process_data.shuffled_shards import ShuffledShards
 from tools.process_data.source_table import SourceTable
 
@@ -60,7 +60,7 @@ def resume(folder: Path, work: Work) -> dict | None:
             for number, source in enumerate(words["sources"]):
                 work.chunker.buffers[source] = arrays[f"buffer_{number}"]
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise damaged_progress(path) from error
+        raise damaged("the record of progress is damaged", path) from error
     work.chunker.documents_cut = Counter(words["documents_cut"])
     work.chunker.tokens_dropped = Counter(words["tokens_dropped"])
     work.table.resume(words["table"])
