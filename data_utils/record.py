@@ -12,7 +12,8 @@ import os
 import signal
 from pathlib import Path
 
-from data_utils.errors import Stopped
+from data_utils.disk import place
+from data_utils.errors import EnvironmentFault, Stopped
 
 PR_SET_PDEATHSIG = 1
 # What asks a program to end with its work saved.
@@ -32,14 +33,15 @@ def die_with_parent(parent: int) -> None:
 
 def machine() -> str:
     """What tells machines (and containers with processes of their own) apart."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     return f"{boot} {os.readlink('/proc/self/ns/pid')}"
 
 
 def alive(process: int) -> bool:
     """Whether a process of this machine is there and no zombie."""
     try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+        return stat.rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
 
@@ -60,7 +62,7 @@ def die_with_launcher() -> None:
 def failure(record: Path) -> dict | None:
     """What a record says, unless there is none or it is of a run stopped with its work saved."""
     try:
-        outcome = json.loads(record.read_text())
+        outcome = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return None if outcome["code"] == Stopped.code else outcome
@@ -78,10 +80,12 @@ def write_record(record: Path, code: int, message: str) -> bool:
     """
     temporary = record.with_name(f"{record.name}.{os.getpid()}")
     try:
-        temporary.write_text(json.dumps({"code": code, "message": message}))
+        temporary.write_text(json.dumps({"code": code, "message": message}), encoding="utf-8")
         with contextlib.suppress(FileExistsError):
-            os.link(temporary, record)
-        temporary.unlink()
-    except OSError:
+            place(temporary, record)
+    except (OSError, EnvironmentFault):
         return False
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return True

@@ -1,6 +1,9 @@
 """How a program starts and ends: the Python it runs under, its exit code, its one message."""
 
+import codecs
+import contextlib
 import importlib.util
+import locale
 import os
 import socket
 import sys
@@ -13,7 +16,14 @@ CODE_ROOT = Path(__file__).resolve().parents[1]
 
 
 def use_project_python() -> None:
-    """Run the program again under .venv's Python if this one has no torch; without one, say so."""
+    """Run the program again under .venv's Python if this one has no torch; without one, say so.
+
+    Also again if the locale would have it read and write another encoding than UTF-8: paths,
+    arguments, and whatever files the libraries open.
+    """
+    if "utf-8" != text_encoding() and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"  # the processes that this one starts have it, too
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     if importlib.util.find_spec("torch") is not None:
         return
     venv_python = CODE_ROOT / ".venv" / "bin" / "python"
@@ -27,12 +37,25 @@ def use_project_python() -> None:
     sys.exit(4)
 
 
+def text_encoding() -> str:
+    """What Python takes paths, and files where nothing is said, to be written in."""
+    return codecs.lookup(locale.getpreferredencoding(False)).name
+
+
+def show_anything() -> None:
+    """Let what the terminal's encoding does not have be printed as an escape, not be an error."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # a stream of another kind, or none
+            stream.reconfigure(errors="backslashreplace")
+
+
 def run(main: Callable[[], None]) -> None:
     """Call main() and leave with the exit code that the outcome deserves (see errors.py).
 
     A user's mistake prints one line and no traceback. One of several processes leaves its code
     and message in the file that RUN_RECORD names, for the launcher to print once.
     """
+    show_anything()
     try:
         main()
         sys.stdout.flush()

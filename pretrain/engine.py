@@ -159,9 +159,10 @@ def convert_state(folder: Path, target: Path) -> None:
     done = subprocess.run(
         [str(word) for word in command],
         capture_output=True,
-        text=True,
         env=environment,
         cwd=target.parent,
+        encoding="utf-8",
+        errors="replace",
     )
     if done.returncode != 0:
         reason = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]

@@ -139,7 +139,7 @@ def tend(record: Path) -> None:
         time.sleep(1)
         failed += failure(record) is not None
     for task in Path("/proc/self/task").iterdir():
-        for child in (task / "children").read_text().split():
+        for child in (task / "children").read_text(encoding="utf-8").split():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(child), signal.SIGKILL)
 
@@ -192,7 +192,7 @@ def outcome(record: Path, options: argparse.Namespace, exit_code: int) -> Progra
         text = f"ERROR a worker ended {end}, without a word. Fix: look at its output above"
         text += " and at the machine's log (dmesg: out of memory?), then run the command again"
         write_record(record, EnvironmentFault.code, text)
-    said = json.loads(record.read_text())
+    said = json.loads(record.read_text(encoding="utf-8"))
     told_by_first = said["code"] == Stopped.code and options.node_rank > 0
     return WorkersEnded(said["code"], "" if told_by_first else said["message"])
 

@@ -37,7 +37,7 @@ def read_hosts(options: argparse.Namespace) -> dict[str, int]:
     options.hostfile = str(path)
     fix = "HOSTFILE has a line `HOST slots=PROCESSES` for each machine"
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("the HOSTFILE cannot be read", where=path, fix=fix) from error
     for line in filter(None, (line.partition("#")[0].strip() for line in lines)):
@@ -56,10 +56,14 @@ def deepspeed(options: argparse.Namespace, hosts: dict[str, int], record: Path) 
     port = options.master_port or (free_port() if here else PORT)
     with tempfile.TemporaryDirectory(prefix="miniplm-launch-") as temporary:
         hostfile = Path(temporary) / "hostfile"
-        hostfile.write_text("".join(f"{host} slots={n}\n" for host, n in hosts.items()))
+        hostfile.write_text(
+            "".join(f"{host} slots={n}\n" for host, n in hosts.items()), encoding="utf-8"
+        )
         exported = {name: os.environ[name] for name in EXPORTED.split() if name in os.environ}
         variables = Path(temporary) / "environment"
-        variables.write_text("".join(f"{name}={value}\n" for name, value in exported.items()))
+        variables.write_text(
+            "".join(f"{name}={value}\n" for name, value in exported.items()), encoding="utf-8"
+        )
         program = [str(CODE_ROOT / options.program), *options.arguments]
         command = [sys.executable, "-m", "deepspeed.launcher.runner", "--hostfile", str(hostfile)]
         command += ["--no_local_rank", "--log_level", "critical"]

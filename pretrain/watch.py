@@ -141,7 +141,10 @@ class Watch:
         """signs: of each launcher's record, when it last gave one and for how long it has not."""
         for record, (last, silent) in signs.items():
             now = last
-            with contextlib.suppress(OSError), open(beside(record, "alive")) as sign:
+            with (
+                contextlib.suppress(OSError),
+                open(beside(record, "alive"), encoding="utf-8") as sign,
+            ):
                 now = os.fstat(sign.fileno()).st_mtime_ns  # opened: a network's cache may be old
             signs[record] = (now, silent + POLL if now == last else 0.0)
             if silent > SILENCE:
