@@ -80,6 +80,7 @@ def run(main: Callable[[], None]) -> None:
 def outcome(error: BaseException) -> tuple[int, str]:
     """(exit code, message) of an exception that ended a program."""
     from data_utils.errors import ProgramError, from_os_error
+    from data_utils.record import launched
 
     if isinstance(error, ProgramError):
         return error.code, str(error)
@@ -89,7 +90,7 @@ def outcome(error: BaseException) -> tuple[int, str]:
     if known is not None:
         return known.code, str(known)
     text = "".join(traceback.format_exception(error)).rstrip()
-    if "RANK" in os.environ:
+    if launched():
         text = f"rank {os.environ['RANK']} on {socket.gethostname()}:\n{text}"
     return 1, text
 
@@ -99,5 +100,8 @@ def patience(code: int) -> int:
 
     A process that died makes the others fail, too; what all find, rank 0 tells.
     """
-    clear = code == 75 or (code in (2, 3) and os.environ.get("RANK", "0") == "0")
+    from data_utils.record import launched
+
+    first = not launched() or os.environ["RANK"] == "0"
+    clear = code == 75 or (code in (2, 3) and first)
     return 0 if clear else 3

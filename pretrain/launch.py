@@ -32,9 +32,17 @@ import uuid
 
 from data_utils.errors import EnvironmentFault, InputError, ProgramError, Stopped
 from data_utils.flags import Parser
-from data_utils.record import STOP_SIGNALS, beside, failure, machine, write_record
+from data_utils.record import (
+    STOP_SIGNALS,
+    beside,
+    failure,
+    forget_managers,
+    machine,
+    write_record,
+)
 from data_utils.start import CODE_ROOT
-from pretrain.launch_deepspeed import PORT, deepspeed, read_hosts
+from pretrain.launch_deepspeed import PORT, deepspeed, one_machine, read_hosts
+from pretrain.processes import use_loopback
 
 STRAGGLERS = 10  # seconds from the record of a failure to SIGKILL
 
@@ -53,9 +61,11 @@ def main() -> None:
     options = read_options()
     hosts = read_hosts(options) if options.launcher == "deepspeed" else {}
     world = sum(hosts.values()) or options.nproc * options.nnodes
-    os.environ["WORLD_SIZE"] = str(world)
-    folder = load_program(options.program).check(options.arguments)
-    del os.environ["WORLD_SIZE"]
+    folder = load_program(options.program).check(options.arguments, world)
+    forget_managers()
+    if one_machine(hosts) if hosts else options.nnodes == 1:
+        use_loopback()
+        require_devices(world)
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / f".failure.{options.node_rank}.{uuid.uuid4().hex[:12]}.json"
     if options.node_rank == 0:
@@ -144,6 +154,20 @@ def tend(record: Path) -> None:
                 os.kill(int(child), signal.SIGKILL)
 
 
+def require_devices(processes: int) -> None:
+    """Each process of this machine needs a GPU of its own, where there are any."""
+    import torch
+
+    seen = torch.cuda.device_count()
+    if 0 < seen < processes:
+        raise InputError(
+            f"{processes} processes are more than the GPUs that torch sees",
+            expected=f"at most {seen}",
+            found=processes,
+            fix="change NPROC, or CUDA_VISIBLE_DEVICES",
+        )
+
+
 def torchrun(options: argparse.Namespace) -> int:
     """Run this machine's workers to their end; the first failing one's exit code, else 0."""
     from torch.distributed import DistError, run
@@ -152,7 +176,7 @@ def torchrun(options: argparse.Namespace) -> int:
     from torch.distributed.elastic.rendezvous.api import RendezvousError
 
     logging.disable(logging.ERROR)  # torchrun's own account of what the one message says
-    place = ["--standalone"]
+    place = ["--standalone", "--local-addr", "127.0.0.1"]  # its own name may have no address
     if options.nnodes > 1:
         place = ["--node-rank", str(options.node_rank), "--master-addr", options.master_addr]
         place += ["--master-port", str(options.master_port or PORT)]

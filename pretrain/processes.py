@@ -5,13 +5,20 @@ import datetime
 import os
 import resource
 import signal
+import socket
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 
 from data_utils.errors import EnvironmentFault
-from data_utils.record import STOP_SIGNALS, die_with_launcher
+from data_utils.record import (
+    STOP_SIGNALS,
+    die_with_launcher,
+    launched,
+    local_rank,
+    own_place,
+)
 from pretrain.watch import Watch
 
 
@@ -36,16 +43,16 @@ class Processes:
 
 def start_processes(timeout_seconds: int) -> Processes:
     """Join the run's process group: the launcher's, or a group of one without any port."""
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    rank, world = own_place()
     cuda = torch.cuda.is_available()
-    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+    device = torch.device("cuda", local_rank()) if cuda else torch.device("cpu")
     if cuda:
-        torch.cuda.set_device(local_rank)
+        torch.cuda.set_device(device)
     backend = "nccl" if cuda else "gloo"
-    if "RUN_RECORD" not in os.environ:
+    if not launched():
+        use_loopback()
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-        return Processes(rank, world, device)
+        return Processes(dist.get_rank(), dist.get_world_size(), device)
     die_with_launcher()
     # The watch comes first; this is for the case that it cannot.
     last = datetime.timedelta(seconds=timeout_seconds + 60)
@@ -61,7 +68,17 @@ def start_processes(timeout_seconds: int) -> Processes:
     with watch.together("the start"):
         group = dist.PrefixStore("group", store)
         dist.init_process_group(backend, store=group, rank=rank, world_size=world, timeout=last)
-    return Processes(rank, world, device, watch)
+    return Processes(dist.get_rank(), dist.get_world_size(), device, watch)
+
+
+def use_loopback() -> None:
+    """Let the processes of one machine talk over its loopback, whatever else there is.
+
+    gloo looks for the address of the machine's own name, which may have none; both take another
+    interface if a variable of the cluster says so.
+    """
+    if "lo" in dict(map(reversed, socket.if_nameindex())):
+        os.environ.update(GLOO_SOCKET_IFNAME="lo", NCCL_SOCKET_IFNAME="lo")
 
 
 def end_processes(processes: Processes) -> None:
