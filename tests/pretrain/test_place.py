@@ -82,10 +82,10 @@ def two(base):
     return base / "two"
 
 
-def launched(base, launcher: str, save: str, *flags_of_launcher, more=None, **environment):
+def launched(base, launcher: str, save: str, *flags_of_launcher, **environment):
     """Two processes of this machine, to their end."""
     words = ["--launcher", launcher, "--nproc", 2, *flags_of_launcher, "pretrain/train.py", base]
-    settings = flags(SAVE=save, **(more or {}))
+    settings = flags(SAVE=save)
     return programs.call(base, "pretrain.launch", *words, *settings, **environment)
 
 
@@ -154,14 +154,6 @@ def test_a_launch_takes_nothing_from_others_variables(launcher, base, two, taken
     run = launched(base, launcher, launcher, *address, **left)
     assert run.code == 0, run.errors
     same_run(base / launcher, two)
-
-
-def test_a_failing_worker_is_not_started_again(base):
-    """PET_MAX_RESTARTS is the default of a flag of torchrun's."""
-    more = {"SAVE_EVERY": 1}
-    (base / "failing").mkdir()
-    run = launched(base, "torchrun", "failing", more=more, PET_MAX_RESTARTS=3)
-    programs.one_message(run, 2)
 
 
 @pytest.mark.skipif(not shutil.which("unshare"), reason="there is no unshare")
