@@ -42,7 +42,7 @@ from data_utils.record import (
 )
 from data_utils.start import CODE_ROOT
 from pretrain.launch_deepspeed import PORT, deepspeed, one_machine, read_hosts
-from pretrain.processes import use_loopback
+from pretrain.processes import use_interface_to, use_loopback
 
 STRAGGLERS = 10  # seconds from the record of a failure to SIGKILL
 
@@ -66,6 +66,8 @@ def main() -> None:
     if one_machine(hosts) if hosts else options.nnodes == 1:
         use_loopback()
         require_devices(world)
+    elif not hosts:
+        use_interface_to(options.master_addr)
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / f".failure.{options.node_rank}.{uuid.uuid4().hex[:12]}.json"
     if options.node_rank == 0:

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import fcntl
 import os
 import resource
 import signal
@@ -20,6 +21,8 @@ from data_utils.record import (
     own_place,
 )
 from pretrain.watch import Watch
+
+SIOCGIFADDR = 0x8915
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,36 @@ def use_loopback() -> None:
     """
     if "lo" in dict(map(reversed, socket.if_nameindex())):
         os.environ.update(GLOO_SOCKET_IFNAME="lo", NCCL_SOCKET_IFNAME="lo")
+
+
+def use_interface_to(address: str) -> None:
+    """Let gloo talk to other machines over the interface that leads to this one of them.
+
+    It takes the address that the machine's own name has. Where that is the loopback's, as Debian
+    sets it up, or none, the others would look for this process on their own machines.
+    """
+    try:
+        own = socket.gethostbyname(socket.gethostname())
+    except OSError:
+        own = "127.0.0.1"  # what gloo takes, too
+    if not own.startswith("127.") or "GLOO_SOCKET_IFNAME" in os.environ:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((address, 9))  # a datagram's socket: nothing is sent
+        leading = probe.getsockname()[0]
+        names = [name for _, name in socket.if_nameindex()]
+        found = [name for name in names if interface_address(probe, name) == leading]
+        if found:
+            os.environ["GLOO_SOCKET_IFNAME"] = found[0]
+
+
+def interface_address(probe: socket.socket, name: str) -> str | None:
+    """The IPv4 address of an interface, None if it has none; probe: any socket (netdevice(7))."""
+    try:
+        found = fcntl.ioctl(probe, SIOCGIFADDR, name.encode().ljust(256, b"\0"))
+    except OSError:
+        return None
+    return socket.inet_ntoa(found[20:24])
 
 
 def end_processes(processes: Processes) -> None:

@@ -5,6 +5,7 @@ an fp32 LlamaForCausalLM with its tokenizer. End of text and padding are <|endof
 the base model (the instruct model has <|im_end|>); there is no beginning of text.
 """
 
+import contextlib
 import dataclasses
 import shutil
 import subprocess
@@ -194,7 +195,8 @@ def move_files(made: Path, folder: Path) -> list[str]:
     """Move the checked files into the artefact's folder, each by a rename."""
     names = sorted(path.name for path in made.iterdir())
     for name in names:
-        (made / name).chmod(0o644)  # save_pretrained leaves the weights to their owner alone
+        with contextlib.suppress(PermissionError):  # exFAT has no modes
+            (made / name).chmod(0o644)  # save_pretrained leaves the weights to their owner alone
         with open(made / name, "rb") as file:
             disk.fsync(file.fileno())
         (made / name).replace(folder / name)

@@ -177,6 +177,23 @@ def test_a_machine_whose_name_has_no_address(variables, base, one, two):
     same_run(base / save, one if variables["NPROC"] == 1 else two)
 
 
+@pytest.mark.parametrize("own", ["127.0.1.1", None, "10.1.2.3"])
+def test_a_machine_whose_name_is_its_loopbacks_talks_to_others_over_another(own, monkeypatch):
+    """The address of machine 0 says which; where the own name's will do, gloo decides."""
+
+    def look_up(name: str) -> str:
+        if own is None:
+            raise socket.gaierror
+        return own
+
+    monkeypatch.setattr(socket, "gethostbyname", look_up)
+    processes.use_interface_to("127.0.0.1")
+    assert os.environ.get("GLOO_SOCKET_IFNAME") == (None if own == "10.1.2.3" else "lo")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "the user's")
+    processes.use_interface_to("127.0.0.1")
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "the user's"
+
+
 def test_one_machine_talks_over_its_loopback(monkeypatch):
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth77")
     processes.use_loopback()
