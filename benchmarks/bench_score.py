@@ -47,9 +47,11 @@ def main() -> None:
 
 def write_input(folder: Path, hidden: int, layers: int) -> None:
     """The model's configuration and a corpus of random ids with end-of-text tokens inside."""
-    config = json.loads((CODE_ROOT / "configs/models/qwen/104M_ref.json").read_text())
+    config = json.loads(
+        (CODE_ROOT / "configs/models/qwen/104M_ref.json").read_text(encoding="utf-8")
+    )
     config.update(hidden_size=hidden, num_hidden_layers=layers, vocab_size=VOCAB)
-    (folder / "model.json").write_text(json.dumps(config))
+    (folder / "model.json").write_text(json.dumps(config), encoding="utf-8")
     tokens = np.random.default_rng(0).integers(0, EOS, (ROWS, LENGTH))
     tokens[:, 100::200] = EOS
     write_shard(folder / "data_0", np.full(ROWS, LENGTH), list(tokens), token_type(VOCAB))

@@ -41,9 +41,11 @@ def main() -> None:
         measure(options.side, Path(options.config))
         return
     with tempfile.TemporaryDirectory() as folder:
-        config = json.loads((CODE_ROOT / "configs/models/qwen/200M.json").read_text())
+        config = json.loads(
+            (CODE_ROOT / "configs/models/qwen/200M.json").read_text(encoding="utf-8")
+        )
         config.update(hidden_size=options.hidden, num_hidden_layers=options.layers)
-        (Path(folder) / "model.json").write_text(json.dumps(config))
+        (Path(folder) / "model.json").write_text(json.dumps(config), encoding="utf-8")
         flags = ["--config", Path(folder) / "model.json"]
         harness.compare("train_step", __file__, flags, runs=options.runs)
 

@@ -51,13 +51,15 @@ def report(
 def peak_memory(process: int | str = "self") -> int:
     """Most bytes that a process had in memory since its program started; 0 of one that ended."""
     # Not getrusage's ru_maxrss: it begins with the memory of the parent that started the process.
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text())
+    found = re.search(
+        r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+    )
     return 1024 * int(found[1]) if found else 0
 
 
 def reset_peak_memory() -> None:
     """Let peak_memory() count from what is in memory now."""
-    Path("/proc/self/clear_refs").write_text("5")
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def compare(
@@ -93,7 +95,7 @@ def compare(
 def one_run(file: str | Path, side: str, arguments: Sequence[object]) -> dict:
     """What one side says in its last line, run in a process of its own."""
     command = [sys.executable, str(file), side, *map(str, arguments)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", errors="replace")
     if done.returncode != 0:
         raise SystemExit(f"{' '.join(command)} ended with exit code {done.returncode}")
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -119,5 +121,5 @@ def print_ratios(name: str, obvious: dict, ours: dict) -> None:
 
 def processor() -> str:
     """Name of the processor, for the record."""
-    names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    names = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     return names[0] if names else "unknown processor"

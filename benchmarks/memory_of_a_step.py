@@ -97,7 +97,7 @@ def trunk(micro_batch: int, checkpointed: bool) -> tuple[int, int]:
     """Bytes beside the weights after the whole trunk's forward pass, and the most to the end."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.for_model(**json.loads(CONFIG.read_text()))
+    config = AutoConfig.for_model(**json.loads(CONFIG.read_text(encoding="utf-8")))
     with FakeTensorMode(), Count() as count:
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).train()
         if checkpointed:
@@ -112,13 +112,13 @@ def trunk(micro_batch: int, checkpointed: bool) -> tuple[int, int]:
 
 def measure(options: argparse.Namespace) -> dict[str, int]:
     """Parameters, and the most bytes held while idle, in the micro-batches and in the update."""
-    config = json.loads(CONFIG.read_text())
+    config = json.loads(CONFIG.read_text(encoding="utf-8"))
     ids = {"eos_token_id": 0, "pad_token_id": 0, "bos_token_id": None}
     config.update(num_hidden_layers=options.layers, vocab_size=options.vocab, **ids)
     torch.optim.AdamW = FusedAdamW
     with tempfile.TemporaryDirectory() as folder, Count() as count:
         path = Path(folder) / "model.json"
-        path.write_text(json.dumps(config))
+        path.write_text(json.dumps(config), encoding="utf-8")
         model = new_model(path, 0, "sdpa").train()
         if options.grad_checkpoint:
             save_memory(model)

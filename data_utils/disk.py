@@ -1,6 +1,8 @@
 """Files written whole or not at all, and their checksums."""
 
 import contextlib
+import ctypes
+import errno
 import hashlib
 import json
 import os
@@ -10,19 +12,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from data_utils.errors import InputError
+from data_utils.errors import EnvironmentFault, InputError
+
+# What file systems answer to a call that they do not have.
+UNSUPPORTED = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOTTY}
+AT_FDCWD, RENAME_NOREPLACE = -100, 1
+ELSEWHERE = "choose a folder on another file system (BASE_PATH or SAVE)"
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO]:
-    """Open a temporary file beside path; on success it is fsynced and renamed to path."""
+    """Open a temporary file beside path; on success it is fsynced and renamed to path.
+
+    Text is UTF-8; what that cannot write (bytes of a path that are no text) stays as an escape,
+    which JSON reads back.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         with named(path):
-            with open(temporary, mode) as file:
+            text = {} if "b" in mode else {"encoding": "utf-8", "errors": "backslashreplace"}
+            with open(temporary, mode, **text) as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                fsync(file.fileno())
             os.replace(temporary, path)
             fsync_folder(path.parent)
     finally:
@@ -46,13 +58,74 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def fsync_folder(folder: Path) -> None:
-    """Make renames inside folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+@contextlib.contextmanager
+def where_supported() -> Iterator[None]:
+    """Go on without what this file system does not have, where only its comfort is lost."""
     try:
+        yield
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+
+
+def fsync(descriptor: int) -> None:
+    """Make a file's content survive a power cut, on file systems that can promise that."""
+    with where_supported():
         os.fsync(descriptor)
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make renames inside folder survive a power cut, on file systems that can promise that."""
+    with where_supported():
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def place(temporary: Path, target: Path) -> None:
+    """Give a whole file its name unless that is taken: FileExistsError, and the other one stays.
+
+    By a hard link; file systems without them (exFAT, many of FUSE's) by a rename that does not
+    replace. temporary may be there afterwards. One that has neither is an EnvironmentFault.
+    """
+    try:
+        os.link(temporary, target)
+        return
+    except OSError as error:
+        if error.errno not in UNSUPPORTED | {errno.EPERM, errno.EMLINK, errno.EXDEV}:
+            raise
+    names = [AT_FDCWD, os.fsencode(temporary), AT_FDCWD, os.fsencode(target)]
+    number = rename_no_replace(*names)
+    if number in UNSUPPORTED:
+        raise EnvironmentFault(
+            "this file system has neither hard links nor renames that replace nothing",
+            where=target.parent,
+            fix=ELSEWHERE,
+        )
+    if number:
+        raise OSError(number, os.strerror(number), str(target))
+
+
+def rename_no_replace(*names: int | bytes) -> int:
+    """renameat2(2) of names, which replaces nothing; 0 or the system's error number."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:  # musl before 1.2.5
+        return errno.ENOSYS
+    return 0 if call(*names, RENAME_NOREPLACE) == 0 else ctypes.get_errno()
+
+
+def require_place(folder: Path) -> None:
+    """Find out before any work whether place() can do its own in a folder."""
+    probe = folder / f".probe.{uuid.uuid4().hex[:12]}"
+    other = probe.with_name(f"{probe.name}.placed")
+    try:
+        probe.touch()
+        place(probe, other)
     finally:
-        os.close(descriptor)
+        probe.unlink(missing_ok=True)
+        other.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -65,7 +138,7 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path, fix: str) -> Any:
     """The value in a JSON file that no manifest vouches for; one that is no JSON is an error."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"the file is no JSON ({error})", where=path, fix=fix) from error
 

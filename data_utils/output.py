@@ -5,6 +5,7 @@ record of its progress beside it, progress.*, which goes when the artefact is fi
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -24,8 +25,8 @@ from data_utils.artefact import (
     fingerprint,
     read_manifest,
 )
-from data_utils.disk import remove_leftovers, sha256, write_json
-from data_utils.errors import ArtefactError, InputError
+from data_utils.disk import ELSEWHERE, UNSUPPORTED, remove_leftovers, sha256, write_json
+from data_utils.errors import ArtefactError, EnvironmentFault, InputError
 from data_utils.versions import versions
 
 PROGRESS = "progress.json"
@@ -35,10 +36,11 @@ PROGRESS = "progress.json"
 def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold the folder's one writer's lock.
 
-    A second writer is refused with host and process of the first, or waits for its end.
+    A second writer is refused with host and process of the first, or waits for its end. A file
+    system without locks is refused, too: two writers would spoil the folder unseen.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / LOCK, "a+") as file:
+    with open(folder / LOCK, "a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
@@ -48,6 +50,15 @@ def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
                 where=folder,
                 fix="wait for it or end it, then run this command again",
             ) from None
+        except OSError as error:
+            if error.errno not in UNSUPPORTED | {errno.ENOLCK}:
+                raise
+            raise EnvironmentFault(
+                f"this file system has no locks, by which one writer keeps others out "
+                f"({error.strerror})",
+                where=folder,
+                fix=f"mount it with them (Lustre: -o flock; NFS: not nolock), or {ELSEWHERE}",
+            ) from error
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
@@ -223,7 +234,7 @@ def read_settings(folder: Path) -> dict | None:
     if not path.exists():
         return None
     try:
-        former = json.loads(path.read_text())
+        former = json.loads(path.read_text(encoding="utf-8"))
         good = all(isinstance(former[name], dict) for name in ("content", "inputs", "made_by"))
     except (ValueError, KeyError, TypeError):
         good = False
@@ -241,7 +252,7 @@ def read_progress(folder: Path) -> dict | None:
     if not path.exists():
         return None
     try:
-        progress = json.loads(path.read_text())
+        progress = json.loads(path.read_text(encoding="utf-8"))
         files = dict(progress["files"])
     except (ValueError, KeyError, TypeError) as error:
         raise damaged("the record of progress is damaged", path) from error

@@ -2,7 +2,9 @@
 
 RUN_RECORD names a worker's record: the first failure on its machine, as {code, message}. Beside it
 lie RECORD.alive, the launcher's sign of life, and RECORD.stop, a request to its workers.
-RUN_LAUNCHER says on which machine the launcher runs, and as which process.
+RUN_LAUNCHER says on which machine the launcher runs, and as which process. These two mark a process
+that the launcher has started; only with them RANK and its like mean anything, which managers of
+clusters set in whatever they start.
 """
 
 import contextlib
@@ -12,9 +14,11 @@ import os
 import signal
 from pathlib import Path
 
-from data_utils.errors import Stopped
+from data_utils.disk import place
+from data_utils.errors import EnvironmentFault, InputError, Stopped
 
 PR_SET_PDEATHSIG = 1
+PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 # What asks a program to end with its work saved.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
 
@@ -32,16 +36,63 @@ def die_with_parent(parent: int) -> None:
 
 def machine() -> str:
     """What tells machines (and containers with processes of their own) apart."""
-    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     return f"{boot} {os.readlink('/proc/self/ns/pid')}"
 
 
 def alive(process: int) -> bool:
     """Whether a process of this machine is there and no zombie."""
     try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+        return stat.rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def launched() -> bool:
+    """Whether pretrain/launch.py has started this process, with a place in its group."""
+    return all(name in os.environ for name in ("RUN_RECORD", "RUN_LAUNCHER", *PLACE))
+
+
+def local_rank() -> int:
+    """This process's number among the launcher's on this machine, 0 without one."""
+    return int(os.environ["LOCAL_RANK"]) if launched() else 0
+
+
+def own_place() -> tuple[int, int]:
+    """(rank, number of processes): what the launcher says, or 0 and 1 without one.
+
+    Without a launcher there is no group, and variables that tell of more processes are an error:
+    this one would do its share of the work alone and call the whole done.
+    """
+    os.environ.pop("OMPI_COMM_WORLD_LOCAL_RANK", None)  # DeepSpeed wants it to be our LOCAL_RANK
+    if launched():
+        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    claims = [
+        f"{name}={os.environ[name]}"
+        for name, alone in (("WORLD_SIZE", "1"), ("RANK", "0"))
+        if os.environ.get(name, "").strip() not in ("", alone)
+    ]
+    if claims:
+        raise InputError(
+            f"{' '.join(claims)} in the environment, but this one process was not started by "
+            "pretrain/launch.py",
+            fix="for one process `unset RANK WORLD_SIZE`; for several set NPROC, or NNODES, "
+            "NODE_RANK and MASTER_ADDR, and start the launcher under scripts/ once a machine",
+        )
+    forget_managers()
+    return 0, 1
+
+
+def forget_managers() -> None:
+    """Drop what other launchers and managers of clusters say of processes that are not ours.
+
+    PET_* are the defaults of torchrun's flags (restarts, another meeting place); with
+    TORCHELASTIC_USE_AGENT_STORE rank 0 would wait for a store that nobody opens.
+    """
+    for name in list(os.environ):
+        if name in PLACE or name.startswith(("PET_", "TORCHELASTIC_", "OMPI_COMM_WORLD_")):
+            del os.environ[name]
 
 
 def launcher_here() -> int | None:
@@ -60,7 +111,7 @@ def die_with_launcher() -> None:
 def failure(record: Path) -> dict | None:
     """What a record says, unless there is none or it is of a run stopped with its work saved."""
     try:
-        outcome = json.loads(record.read_text())
+        outcome = json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return None if outcome["code"] == Stopped.code else outcome
@@ -78,10 +129,12 @@ def write_record(record: Path, code: int, message: str) -> bool:
     """
     temporary = record.with_name(f"{record.name}.{os.getpid()}")
     try:
-        temporary.write_text(json.dumps({"code": code, "message": message}))
+        temporary.write_text(json.dumps({"code": code, "message": message}), encoding="utf-8")
         with contextlib.suppress(FileExistsError):
-            os.link(temporary, record)
-        temporary.unlink()
-    except OSError:
+            place(temporary, record)
+    except (OSError, EnvironmentFault):
         return False
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return True

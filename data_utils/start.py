@@ -1,6 +1,9 @@
 """How a program starts and ends: the Python it runs under, its exit code, its one message."""
 
+import codecs
+import contextlib
 import importlib.util
+import locale
 import os
 import socket
 import sys
@@ -13,7 +16,14 @@ CODE_ROOT = Path(__file__).resolve().parents[1]
 
 
 def use_project_python() -> None:
-    """Run the program again under .venv's Python if this one has no torch; without one, say so."""
+    """Run the program again under .venv's Python if this one has no torch; without one, say so.
+
+    Also again if the locale would have it read and write another encoding than UTF-8: paths,
+    arguments, and whatever files the libraries open.
+    """
+    if "utf-8" != text_encoding() and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"  # the processes that this one starts have it, too
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     if importlib.util.find_spec("torch") is not None:
         return
     venv_python = CODE_ROOT / ".venv" / "bin" / "python"
@@ -27,12 +37,25 @@ def use_project_python() -> None:
     sys.exit(4)
 
 
+def text_encoding() -> str:
+    """What Python takes paths, and files where nothing is said, to be written in."""
+    return codecs.lookup(locale.getpreferredencoding(False)).name
+
+
+def show_anything() -> None:
+    """Let what the terminal's encoding does not have be printed as an escape, not be an error."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # a stream of another kind, or none
+            stream.reconfigure(errors="backslashreplace")
+
+
 def run(main: Callable[[], None]) -> None:
     """Call main() and leave with the exit code that the outcome deserves (see errors.py).
 
     A user's mistake prints one line and no traceback. One of several processes leaves its code
     and message in the file that RUN_RECORD names, for the launcher to print once.
     """
+    show_anything()
     try:
         main()
         sys.stdout.flush()
@@ -57,6 +80,7 @@ def run(main: Callable[[], None]) -> None:
 def outcome(error: BaseException) -> tuple[int, str]:
     """(exit code, message) of an exception that ended a program."""
     from data_utils.errors import ProgramError, from_os_error
+    from data_utils.record import launched
 
     if isinstance(error, ProgramError):
         return error.code, str(error)
@@ -66,7 +90,7 @@ def outcome(error: BaseException) -> tuple[int, str]:
     if known is not None:
         return known.code, str(known)
     text = "".join(traceback.format_exception(error)).rstrip()
-    if "RANK" in os.environ:
+    if launched():
         text = f"rank {os.environ['RANK']} on {socket.gethostname()}:\n{text}"
     return 1, text
 
@@ -76,5 +100,8 @@ def patience(code: int) -> int:
 
     A process that died makes the others fail, too; what all find, rank 0 tells.
     """
-    clear = code == 75 or (code in (2, 3) and os.environ.get("RANK", "0") == "0")
+    from data_utils.record import launched
+
+    first = not launched() or os.environ["RANK"] == "0"
+    clear = code == 75 or (code in (2, 3) and first)
     return 0 if clear else 3

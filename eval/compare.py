@@ -235,7 +235,7 @@ def read_stages(path: Path) -> list[dict]:
     if not path.is_file():
         raise InputError("there is no list of stages", where=path, fix="leave out --stages")
     found = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             stage, place, *_, seconds = line.split("\t")
             found.append({"stage": stage, "artefact": place, "seconds": float(seconds)})

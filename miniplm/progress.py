@@ -5,13 +5,13 @@ Every worker leaves its speed in its claims (data_utils/blocks.py); the line add
 
 import datetime
 import json
-import os
 import sys
 import time
 
 from tqdm import tqdm
 
 from data_utils.blocks import HEARTBEAT, Blocks
+from data_utils.record import local_rank
 
 
 class Progress:
@@ -35,7 +35,7 @@ class Progress:
             desc=blocks.folder.name,
             bar_format="{desc}: {percentage:3.0f}%{postfix} |{bar:20}|",
             mininterval=1 if sys.stderr.isatty() else 30,
-            disable=os.environ.get("LOCAL_RANK", "0") != "0",
+            disable=local_rank() != 0,
         )
 
     def __enter__(self) -> "Progress":

@@ -21,7 +21,6 @@ if __name__ == "__main__":
 import collections
 import contextlib
 import functools
-import os
 import signal
 from collections.abc import Iterator
 
@@ -29,10 +28,11 @@ import numpy as np
 import torch
 
 from data_utils import artefact
+from data_utils.disk import require_place
 from data_utils.errors import ArtefactError, Stopped
 from data_utils.flags import parse
 from data_utils.output import lock
-from data_utils.record import STOP_SIGNALS, die_with_launcher
+from data_utils.record import STOP_SIGNALS, die_with_launcher, launched, local_rank
 from miniplm import import_scores
 from miniplm.progress import Progress
 from miniplm.score_job import Job, Settings, prepare
@@ -49,8 +49,11 @@ from pretrain.log_probs import row_log_probs
 from pretrain.models import compile_trunk, load_model, resolve_precision
 
 
-def check(argv: list[str]) -> Path:
-    """Check the user's input before any process is started; returns the store's folder."""
+def check(argv: list[str], world: int) -> Path:
+    """Check the user's input before any process is started; returns the store's folder.
+
+    world: how many there will be; any number can share the work.
+    """
     return prepare(parse(Settings, argv, positional="base_path")).output.folder
 
 
@@ -59,7 +62,7 @@ def main() -> None:
         import_scores.main(sys.argv[2:])
         return
     settings = parse(Settings, positional="base_path")
-    if "LOCAL_RANK" in os.environ:
+    if launched():
         die_with_launcher()
     stop = Stop()
     try:
@@ -82,6 +85,7 @@ def score(settings: Settings, stop: "Stop") -> None:
         job.output.begin()
     job.check_present()
     if job.blocks.missing():
+        require_place(job.output.folder)
         work(job, settings, stop)
     finish(job)
 
@@ -156,7 +160,7 @@ def work(job: Job, settings: Settings, stop: Stop) -> None:
 def load(job: Job, settings: Settings) -> tuple[torch.nn.Module, str, str]:
     """(the model on its device, the device's name, the precision)."""
     cuda = torch.cuda.is_available()
-    device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if cuda else "cpu")
+    device = torch.device(f"cuda:{local_rank()}" if cuda else "cpu")
     precision = resolve_precision(settings.precision)
     model = load_model(job.model_folder, precision, settings.attention).eval().to(device)
     if settings.compile:

@@ -147,7 +147,8 @@ def write_model(
             shutil.copyfile(tokenizer_folder / name, folder / name)
     (folder / "README.md").write_text(
         "---\nlibrary_name: transformers\ntags: [miniplm]\n---\n\nPre-trained by pretrain/train.py "
-        "of MiniPLM (arXiv 2410.17215). manifest.json names the corpus and all settings.\n"
+        "of MiniPLM (arXiv 2410.17215). manifest.json names the corpus and all settings.\n",
+        encoding="utf-8",
     )
 
 
@@ -156,7 +157,7 @@ def sync_tree(folder: Path) -> None:
     for root, _, names in os.walk(folder):
         for name in names:
             with open(Path(root) / name, "rb") as file:
-                os.fsync(file.fileno())
+                disk.fsync(file.fileno())
         disk.fsync_folder(Path(root))
 
 
@@ -201,7 +202,7 @@ def require_states(folder: Path) -> None:
 
 def read_state(folder: Path) -> dict:
     """trainer_state.json of a checkpoint."""
-    return json.loads((folder / STATE).read_text())
+    return json.loads((folder / STATE).read_text(encoding="utf-8"))
 
 
 def prune(save: Path, last: int, keep_last: int, keep_every: int) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from data_utils.errors import ArtefactError
+from data_utils.record import PLACE, local_rank
 from data_utils.start import CODE_ROOT
 from pretrain.processes import Processes
 
@@ -36,7 +37,7 @@ class Engine:
         if not torch.cuda.is_available():
             # Its shared-memory collectives would be compiled at the first start (DeepSpeed 0.19).
             ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed insists, even for one process
+        os.environ["LOCAL_RANK"] = str(local_rank())  # DeepSpeed insists, even for one process
         objective.to(processes.device)
         optimizer = torch.optim.AdamW(
             parameter_groups(objective), **adam, fused=processes.device.type == "cuda"
@@ -155,13 +156,14 @@ def convert_state(folder: Path, target: Path) -> None:
     source = (folder / "state").relative_to(target.parent)  # paths are patterns, see load_state
     command += ["--input_folder", source, "--output_folder", Path(target.name, "state")]
     command += ["--inject_missing_state"]
-    environment = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE")}
+    environment = {k: v for k, v in os.environ.items() if k not in PLACE}
     done = subprocess.run(
         [str(word) for word in command],
         capture_output=True,
-        text=True,
         env=environment,
         cwd=target.parent,
+        encoding="utf-8",
+        errors="replace",
     )
     if done.returncode != 0:
         reason = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]

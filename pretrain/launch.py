@@ -32,9 +32,17 @@ import uuid
 
 from data_utils.errors import EnvironmentFault, InputError, ProgramError, Stopped
 from data_utils.flags import Parser
-from data_utils.record import STOP_SIGNALS, beside, failure, machine, write_record
+from data_utils.record import (
+    STOP_SIGNALS,
+    beside,
+    failure,
+    forget_managers,
+    machine,
+    write_record,
+)
 from data_utils.start import CODE_ROOT
-from pretrain.launch_deepspeed import PORT, deepspeed, read_hosts
+from pretrain.launch_deepspeed import PORT, deepspeed, one_machine, read_hosts
+from pretrain.processes import use_interface_to, use_loopback
 
 STRAGGLERS = 10  # seconds from the record of a failure to SIGKILL
 
@@ -53,9 +61,13 @@ def main() -> None:
     options = read_options()
     hosts = read_hosts(options) if options.launcher == "deepspeed" else {}
     world = sum(hosts.values()) or options.nproc * options.nnodes
-    os.environ["WORLD_SIZE"] = str(world)
-    folder = load_program(options.program).check(options.arguments)
-    del os.environ["WORLD_SIZE"]
+    folder = load_program(options.program).check(options.arguments, world)
+    forget_managers()
+    if one_machine(hosts) if hosts else options.nnodes == 1:
+        use_loopback()
+        require_devices(world)
+    elif not hosts:
+        use_interface_to(options.master_addr)
     folder.mkdir(parents=True, exist_ok=True)
     record = folder / f".failure.{options.node_rank}.{uuid.uuid4().hex[:12]}.json"
     if options.node_rank == 0:
@@ -139,9 +151,23 @@ def tend(record: Path) -> None:
         time.sleep(1)
         failed += failure(record) is not None
     for task in Path("/proc/self/task").iterdir():
-        for child in (task / "children").read_text().split():
+        for child in (task / "children").read_text(encoding="utf-8").split():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(int(child), signal.SIGKILL)
+
+
+def require_devices(processes: int) -> None:
+    """Each process of this machine needs a GPU of its own, where there are any."""
+    import torch
+
+    seen = torch.cuda.device_count()
+    if 0 < seen < processes:
+        raise InputError(
+            f"{processes} processes are more than the GPUs that torch sees",
+            expected=f"at most {seen}",
+            found=processes,
+            fix="change NPROC, or CUDA_VISIBLE_DEVICES",
+        )
 
 
 def torchrun(options: argparse.Namespace) -> int:
@@ -152,7 +178,7 @@ def torchrun(options: argparse.Namespace) -> int:
     from torch.distributed.elastic.rendezvous.api import RendezvousError
 
     logging.disable(logging.ERROR)  # torchrun's own account of what the one message says
-    place = ["--standalone"]
+    place = ["--standalone", "--local-addr", "127.0.0.1"]  # its own name may have no address
     if options.nnodes > 1:
         place = ["--node-rank", str(options.node_rank), "--master-addr", options.master_addr]
         place += ["--master-port", str(options.master_port or PORT)]
@@ -192,7 +218,7 @@ def outcome(record: Path, options: argparse.Namespace, exit_code: int) -> Progra
         text = f"ERROR a worker ended {end}, without a word. Fix: look at its output above"
         text += " and at the machine's log (dmesg: out of memory?), then run the command again"
         write_record(record, EnvironmentFault.code, text)
-    said = json.loads(record.read_text())
+    said = json.loads(record.read_text(encoding="utf-8"))
     told_by_first = said["code"] == Stopped.code and options.node_rank > 0
     return WorkersEnded(said["code"], "" if told_by_first else said["message"])
 

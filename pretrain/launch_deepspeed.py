@@ -37,7 +37,7 @@ def read_hosts(options: argparse.Namespace) -> dict[str, int]:
     options.hostfile = str(path)
     fix = "HOSTFILE has a line `HOST slots=PROCESSES` for each machine"
     try:
-        lines = path.read_text().splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError("the HOSTFILE cannot be read", where=path, fix=fix) from error
     for line in filter(None, (line.partition("#")[0].strip() for line in lines)):
@@ -52,19 +52,27 @@ def read_hosts(options: argparse.Namespace) -> dict[str, int]:
 
 def deepspeed(options: argparse.Namespace, hosts: dict[str, int], record: Path) -> int:
     """Run DeepSpeed's launcher to its end; its exit code."""
-    here = len(hosts) == 1 and next(iter(hosts)) in ("localhost", "127.0.0.1", socket.gethostname())
-    port = options.master_port or (free_port() if here else PORT)
+    here = one_machine(hosts)
+    port = free_port() if here else options.master_port or PORT
+    devices = visible_devices(options.nproc) if here else []
     with tempfile.TemporaryDirectory(prefix="miniplm-launch-") as temporary:
         hostfile = Path(temporary) / "hostfile"
-        hostfile.write_text("".join(f"{host} slots={n}\n" for host, n in hosts.items()))
+        slots = {host: max([n, *(d + 1 for d in devices)]) for host, n in hosts.items()}
+        hostfile.write_text(
+            "".join(f"{host} slots={n}\n" for host, n in slots.items()), encoding="utf-8"
+        )
         exported = {name: os.environ[name] for name in EXPORTED.split() if name in os.environ}
         variables = Path(temporary) / "environment"
-        variables.write_text("".join(f"{name}={value}\n" for name, value in exported.items()))
+        variables.write_text(
+            "".join(f"{name}={value}\n" for name, value in exported.items()), encoding="utf-8"
+        )
         program = [str(CODE_ROOT / options.program), *options.arguments]
         command = [sys.executable, "-m", "deepspeed.launcher.runner", "--hostfile", str(hostfile)]
         command += ["--no_local_rank", "--log_level", "critical"]
         command += ["--master_port", str(port)]
-        address = options.master_addr or ("127.0.0.1" if here else "")
+        if devices:
+            command += ["--include", f"{next(iter(hosts))}:{','.join(map(str, devices))}"]
+        address = "127.0.0.1" if here else options.master_addr
         if address:
             command += ["--no_ssh_check", "--master_addr", address]
         if not here:
@@ -78,6 +86,29 @@ def deepspeed(options: argparse.Namespace, hosts: dict[str, int], record: Path) 
             preexec_fn=functools.partial(die_with_parent, os.getpid()),
         )
         return wait(process, beside(record, "stop"), options.grace)
+
+
+def one_machine(hosts: dict[str, int]) -> bool:
+    """Whether the hosts are this machine alone: then MASTER_ADDR and MASTER_PORT do not matter."""
+    return len(hosts) == 1 and next(iter(hosts)) in ("localhost", "127.0.0.1", socket.gethostname())
+
+
+def visible_devices(processes: int) -> list[int]:
+    """The GPUs of CUDA_VISIBLE_DEVICES for so many processes; DeepSpeed would take the first ones.
+
+    Empty where the variable is not set, or hides all.
+    """
+    import torch
+
+    words = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[:processes]
+    if words == [""] or torch.cuda.device_count() == 0:
+        return []
+    if not all(word.strip().isdigit() for word in words):
+        raise InputError(
+            f"CUDA_VISIBLE_DEVICES={','.join(words)}: DeepSpeed's launcher only takes numbers",
+            fix="give the GPUs by number, or use LAUNCHER=torchrun",
+        )
+    return [int(word) for word in words]
 
 
 def check_pdsh(program: str) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import sys
 import uuid
 from pathlib import Path
@@ -22,7 +21,7 @@ def read_metrics(folder: Path) -> list[dict]:
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text().splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines():
         try:
             rows.append(json.loads(line))
         except ValueError:
@@ -39,7 +38,7 @@ class Metrics:
         kept = [row for row in read_metrics(folder) if row["step"] <= done]
         with disk.atomic_file(folder / FILE, "w") as file:
             file.writelines(json.dumps(row) + "\n" for row in kept)
-        self.file = open(folder / FILE, "a")
+        self.file = open(folder / FILE, "a", encoding="utf-8")
         self.bar = tqdm(
             total=total,
             initial=done,
@@ -62,7 +61,7 @@ class Metrics:
         with disk.named(self.file.name):
             self.file.write(json.dumps(row) + "\n")
             self.file.flush()
-            os.fsync(self.file.fileno())
+            disk.fsync(self.file.fileno())
         shown = {"loss": f"{row['loss']:.4f}", "lr": f"{row['lr']:.2e}"}
         if "valid_loss" in row:
             shown["valid"] = f"{row['valid_loss']:.4f}"
@@ -107,7 +106,7 @@ def start_wandb(mode: str, folder: Path, settings: dict):
         identity.parent.mkdir(exist_ok=True)
         with disk.atomic_file(identity, "w") as file:
             file.write(uuid.uuid4().hex[:8])
-    options = {"id": identity.read_text(), "resume": "allow", "name": folder.name}
+    options = {"id": identity.read_text(encoding="utf-8"), "resume": "allow", "name": folder.name}
     try:
         run = wandb.init(project="miniplm", dir=folder, mode=mode, config=settings, **options)
     except wandb.Error as error:

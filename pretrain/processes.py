@@ -2,17 +2,27 @@
 
 import contextlib
 import datetime
+import fcntl
 import os
 import resource
 import signal
+import socket
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 
 from data_utils.errors import EnvironmentFault
-from data_utils.record import STOP_SIGNALS, die_with_launcher
+from data_utils.record import (
+    STOP_SIGNALS,
+    die_with_launcher,
+    launched,
+    local_rank,
+    own_place,
+)
 from pretrain.watch import Watch
+
+SIOCGIFADDR = 0x8915
 
 
 @dataclass(frozen=True)
@@ -36,16 +46,16 @@ class Processes:
 
 def start_processes(timeout_seconds: int) -> Processes:
     """Join the run's process group: the launcher's, or a group of one without any port."""
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    rank, world = own_place()
     cuda = torch.cuda.is_available()
-    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+    device = torch.device("cuda", local_rank()) if cuda else torch.device("cpu")
     if cuda:
-        torch.cuda.set_device(local_rank)
+        torch.cuda.set_device(device)
     backend = "nccl" if cuda else "gloo"
-    if "RUN_RECORD" not in os.environ:
+    if not launched():
+        use_loopback()
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-        return Processes(rank, world, device)
+        return Processes(dist.get_rank(), dist.get_world_size(), device)
     die_with_launcher()
     # The watch comes first; this is for the case that it cannot.
     last = datetime.timedelta(seconds=timeout_seconds + 60)
@@ -61,7 +71,47 @@ def start_processes(timeout_seconds: int) -> Processes:
     with watch.together("the start"):
         group = dist.PrefixStore("group", store)
         dist.init_process_group(backend, store=group, rank=rank, world_size=world, timeout=last)
-    return Processes(rank, world, device, watch)
+    return Processes(dist.get_rank(), dist.get_world_size(), device, watch)
+
+
+def use_loopback() -> None:
+    """Let the processes of one machine talk over its loopback, whatever else there is.
+
+    gloo looks for the address of the machine's own name, which may have none; both take another
+    interface if a variable of the cluster says so.
+    """
+    if "lo" in dict(map(reversed, socket.if_nameindex())):
+        os.environ.update(GLOO_SOCKET_IFNAME="lo", NCCL_SOCKET_IFNAME="lo")
+
+
+def use_interface_to(address: str) -> None:
+    """Let gloo talk to other machines over the interface that leads to this one of them.
+
+    It takes the address that the machine's own name has. Where that is the loopback's, as Debian
+    sets it up, or none, the others would look for this process on their own machines.
+    """
+    try:
+        own = socket.gethostbyname(socket.gethostname())
+    except OSError:
+        own = "127.0.0.1"  # what gloo takes, too
+    if not own.startswith("127.") or "GLOO_SOCKET_IFNAME" in os.environ:
+        return
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((address, 9))  # a datagram's socket: nothing is sent
+        leading = probe.getsockname()[0]
+        names = [name for _, name in socket.if_nameindex()]
+        found = [name for name in names if interface_address(probe, name) == leading]
+        if found:
+            os.environ["GLOO_SOCKET_IFNAME"] = found[0]
+
+
+def interface_address(probe: socket.socket, name: str) -> str | None:
+    """The IPv4 address of an interface, None if it has none; probe: any socket (netdevice(7))."""
+    try:
+        found = fcntl.ioctl(probe, SIOCGIFADDR, name.encode().ljust(256, b"\0"))
+    except OSError:
+        return None
+    return socket.inet_ntoa(found[20:24])
 
 
 def end_processes(processes: Processes) -> None:

@@ -17,7 +17,6 @@ if __name__ == "__main__":
     use_project_python()
 
 import contextlib
-import os
 import shutil
 import signal
 from dataclasses import asdict
@@ -57,10 +56,10 @@ from pretrain.settings import TrainSettings
 from pretrain.steps import held_out_loss, train_step
 
 
-def check(argv: list[str]) -> Path:
-    """Check the user's input before any process is started; returns the run's folder."""
+def check(argv: list[str], world: int) -> Path:
+    """Check the user's input for so many processes before they start; the run's folder."""
     settings = parse(TrainSettings, argv, positional="base_path")
-    prepare(settings, Processes(0, int(os.environ.get("WORLD_SIZE", 1)), torch.device("cpu")))
+    prepare(settings, Processes(0, world, torch.device("cpu")))
     return under(base_folder(settings.base_path), settings.save)
 
 

@@ -23,7 +23,15 @@ from pathlib import Path
 import torch.distributed as dist
 
 from data_utils.errors import EnvironmentFault
-from data_utils.record import alive, beside, failure, launcher_here, machine, write_record
+from data_utils.record import (
+    alive,
+    beside,
+    failure,
+    launcher_here,
+    local_rank,
+    machine,
+    write_record,
+)
 
 POLL = 0.5  # seconds
 ANSWER = 4  # seconds that the others get to say where they are
@@ -98,7 +106,7 @@ class Watch:
             for rank, member in enumerate(self.members)
             if (member["machine"], member["record"]) == (here, str(self.record))
         }
-        signs = dict.fromkeys(records, (0, 0.0)) if os.environ["LOCAL_RANK"] == "0" else {}
+        signs = dict.fromkeys(records, (0, 0.0)) if local_rank() == 0 else {}
         if launcher_here():
             watched["the launcher"] = launcher_here()
             signs.pop(self.record, None)
@@ -141,7 +149,10 @@ class Watch:
         """signs: of each launcher's record, when it last gave one and for how long it has not."""
         for record, (last, silent) in signs.items():
             now = last
-            with contextlib.suppress(OSError), open(beside(record, "alive")) as sign:
+            with (
+                contextlib.suppress(OSError),
+                open(beside(record, "alive"), encoding="utf-8") as sign,
+            ):
                 now = os.fstat(sign.fileno()).st_mtime_ns  # opened: a network's cache may be old
             signs[record] = (now, silent + POLL if now == last else 0.0)
             if silent > SILENCE:

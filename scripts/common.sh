@@ -31,16 +31,28 @@ RATIO=${RATIO:-0.5}
 CORPUS_NAME=$TOKENIZER_NAME-$MAX_LENGTH
 SELECTED_NAME=$DATA_NAME-diff_samp-$TEACHER_NAME-$REF_NAME-r$RATIO
 
-# Processes on this machine: NPROC, else one a GPU, else one.
+# Processes on this machine: NPROC, else one a GPU that torch sees, else one. Torch, which takes
+# seconds to come up, is asked where there may be several.
 processes() {
-  local gpus=0
-  if command -v nvidia-smi > /dev/null; then gpus=$(nvidia-smi -L 2> /dev/null | wc -l) || true; fi
+  local visible=${CUDA_VISIBLE_DEVICES-all} gpus=1
+  if [[ -z ${NPROC:-} && ($visible == all || $visible == *,*) ]] && may_have_gpus; then
+    gpus=$("$PYTHON" -c 'import torch; print("GPUs", torch.cuda.device_count())' | tail -n 1)
+    if [[ ! $gpus =~ ^GPUs\ [0-9]+$ ]]; then
+      echo "ERROR $PYTHON cannot count the GPUs with torch. Fix: set NPROC, or see install.sh" >&2
+      exit 4
+    fi
+    gpus=${gpus#GPUs }
+  fi
   echo "${NPROC:-$((gpus > 1 ? gpus : 1))}"
+}
+may_have_gpus() {
+  command -v nvidia-smi > /dev/null || compgen -G '/dev/nvidia[0-9]*' > /dev/null ||
+    [[ -e /dev/kfd || -e /dev/dxg ]]
 }
 
 # as_flags VARIABLE ...: FLAGS becomes --variable "$VARIABLE" for each that is not empty.
 as_flags() {
-  local variable flag
+  local variable flag LC_ALL=C # in Turkish a lower-case I has no dot
   FLAGS=()
   for variable in "$@"; do
     flag=${variable,,}

@@ -207,7 +207,11 @@ def run(*command: object, check: bool = True, **environment: object) -> subproce
     env = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     env.update(PYTHON=sys.executable, **{k: str(v) for k, v in environment.items()})
     result = subprocess.run(
-        [*start, str(CODE_ROOT / first), *rest], capture_output=True, text=True, env=env
+        [*start, str(CODE_ROOT / first), *rest],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        env=env,
     )
     if check:
         assert result.returncode == 0, result.stderr + result.stdout

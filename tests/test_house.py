@@ -81,6 +81,54 @@ def test_imports_go_one_way_and_files_are_small(path):
     assert len(text.splitlines()) <= 300
 
 
+def without_encoding(call: ast.Call) -> bool:
+    """Whether a call opens a file, or a program's output, as text in the locale's encoding."""
+    function = call.func
+    name = function.id if isinstance(function, ast.Name) else getattr(function, "attr", "")
+    owner = function.value if isinstance(function, ast.Attribute) else None
+    named = {keyword.arg: keyword.value for keyword in call.keywords}
+    if "encoding" in named:
+        return False
+    if name in ("read_text", "write_text"):  # of a Path, not of a module of ours
+        modules = ("page", "real_input", "make")
+        return owner is not None and not (isinstance(owner, ast.Name) and owner.id in modules)
+    if name in ("open", "fdopen", "TemporaryFile", "NamedTemporaryFile"):
+        if isinstance(owner, ast.Name) and owner.id in ("os", "tarfile", "archive"):
+            return False  # these give descriptors and bytes
+        mode = named.get("mode", call.args[1] if len(call.args) > 1 else None)
+        binary = isinstance(owner, ast.Name) and owner.id in ("gzip", "bz2", "lzma", "tempfile")
+        return not binary if mode is None else "b" not in getattr(mode, "value", "")
+    return name in ("run", "Popen", "check_output") and bool({"text"} & named.keys())
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_text_is_utf_8_whatever_the_locale(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert not [node.lineno for node in calls if without_encoding(node)]
+
+
+@pytest.mark.parametrize(
+    "code, refused",
+    [
+        ("open(path)", True),
+        ("open(path, 'a+')", True),
+        ("open(path, mode='w')", True),
+        ("path.read_text()", True),
+        ("path.write_text(text)", True),
+        ("subprocess.run(words, text=True)", True),
+        ("gzip.open(path, 'rt')", True),
+        ("open(path, 'rb')", False),
+        ("gzip.open(path)", False),
+        ("os.open(path, flags)", False),
+        ("path.read_text(encoding='utf-8')", False),
+        ("subprocess.run(words)", False),
+    ],
+)
+def test_text_without_an_encoding_is_found(code, refused):
+    assert without_encoding(ast.parse(code).body[0].value) is refused
+
+
 def test_deepspeed_is_imported_in_one_place():
     using = {name(p) for p in FILES if "import deepspeed" in p.read_text()}
     assert using == {"pretrain/engine.py"}

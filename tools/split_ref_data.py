@@ -19,6 +19,7 @@ import os
 from dataclasses import asdict, dataclass
 
 from data_utils.corpus import Corpus, shard_range
+from data_utils.disk import copy_file
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.output import Output
@@ -86,12 +87,15 @@ def split(part: Corpus, output: Output) -> None:
 
 
 def link(source: Path, target: Path) -> None:
-    """A hard link, or a relative symbolic one where that fails."""
+    """A hard link, where that fails a relative symbolic one, where that does a copy."""
     target.unlink(missing_ok=True)
     try:
         os.link(source, target)
     except OSError:
-        target.symlink_to(os.path.relpath(source, target.parent))
+        try:
+            target.symlink_to(os.path.relpath(source, target.parent))
+        except OSError:
+            copy_file(source, target)
 
 
 if __name__ == "__main__":

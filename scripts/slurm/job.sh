@@ -5,6 +5,8 @@ set -euo pipefail
 
 launcher=$1
 shift
+# Of the shell that submitted it, or of the site: this job's machines and processes are known here.
+unset RANK WORLD_SIZE LOCAL_RANK NNODES MASTER_ADDR MASTER_PORT
 if ((SLURM_NNODES > 1)); then
   MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
   export MASTER_ADDR MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000)) NNODES=$SLURM_NNODES

@@ -11,7 +11,8 @@ cleanup() {
 for r in 0 1; do
   ip netns add "${ID}h$r"
   mkdir -p "/etc/netns/${ID}h$r"
-  printf '127.0.0.1 localhost\n10.77.0.1 h0\n10.77.0.2 h1\n' > "/etc/netns/${ID}h$r/hosts"
+  # As Debian sets it up: a machine's own name is an address of its loopback.
+  printf '127.0.0.1 localhost\n127.0.1.1 h1\n10.77.0.1 h0\n' > "/etc/netns/${ID}h$r/hosts"
 done
 ip link add v0 netns "${ID}h0" type veth peer name v1 netns "${ID}h1"
 for r in 0 1; do

@@ -264,3 +264,76 @@ def test_which_python(echo, tmp_path):
     other = tmp_path / "never"
     assert words(echo, LAUNCHER, "/b", VIRTUAL_ENV=str(other))[1] == "/b"
     assert words(None, LAUNCHER, "/b", PYTHON=None, VIRTUAL_ENV=str(active.parent))[1] == "/b"
+
+
+@pytest.fixture(scope="module")
+def counting(tmp_path_factory) -> Path:
+    """A folder with a Python whose torch sees $SEEN GPUs, and a driver's program beside it."""
+    folder = tmp_path_factory.mktemp("bin of a machine with GPUs")
+    texts = {
+        "python": 'if [ "$1" = -c ]; then echo note; echo "GPUs $SEEN"; exit; fi\n'
+        "printf '%s\\n' \"$@\"\n",
+        "nvidia-smi": "for i in 0 1 2 3 4 5 6 7; do echo GPU $i; done\n",
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}")
+        (folder / name).chmod(0o755)
+    return folder
+
+
+def processes(counting, **variables) -> str:
+    """How many processes a launcher starts on a machine of 8 GPUs."""
+    path = f"{counting}:{os.environ['PATH']}"
+    command = words(counting / "python", LAUNCHER, "/b", PATH=path, **variables)
+    started = command[0] == str(CODE_ROOT / "pretrain/launch.py")
+    return command[command.index("--nproc") + 1] if started else "1"
+
+
+@pytest.mark.parametrize(
+    "variables, expected",
+    [
+        ({"SEEN": "8"}, "8"),
+        ({"SEEN": "2", "CUDA_VISIBLE_DEVICES": "3,5"}, "2"),
+        ({"SEEN": "2", "CUDA_VISIBLE_DEVICES": "GPU-8f2d,MIG-11ab"}, "2"),
+        ({"SEEN": "1", "CUDA_VISIBLE_DEVICES": "0,-1,1"}, "1"),  # what follows -1 does not count
+        ({"SEEN": "0", "CUDA_VISIBLE_DEVICES": "9,10"}, "1"),
+        ({"SEEN": "1"}, "1"),  # of a GPU cut into several, a process sees one
+        ({"CUDA_VISIBLE_DEVICES": "3"}, "1"),  # one at most: torch is not asked
+        ({"CUDA_VISIBLE_DEVICES": ""}, "1"),
+        ({"CUDA_VISIBLE_DEVICES": "-1"}, "1"),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-8f2d"}, "1"),
+    ],
+    ids=str,
+)
+def test_processes_are_the_gpus_that_torch_sees(variables, expected, counting):
+    assert processes(counting, NPROC=None, **variables) == expected
+    assert processes(counting, NPROC="4", **variables) == "4"
+
+
+def test_gpus_that_cannot_be_counted(counting):
+    """Never one process in silence on a machine of several."""
+    path = f"{counting}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", CODE_ROOT / LAUNCHER, "/b"],
+        env={"PATH": path, "PYTHON": str(counting / "python"), "SEEN": "no"},
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 4 and done.stderr.startswith("ERROR ") and "NPROC" in done.stderr
+    assert done.stderr.count("\n") == 1 and not done.stdout
+
+
+def test_one_node_of_slurm_takes_no_places_from_the_shell_that_submitted(tmp_path):
+    """Also NNODES and MASTER_ADDR of a former run: they would have it wait for other machines."""
+    (tmp_path / "srun").write_text('#!/bin/sh\nshift 2\nSLURM_NODEID=0 exec "$@"\n')
+    (tmp_path / "launcher.sh").write_text('echo "[$RANK$WORLD_SIZE$LOCAL_RANK$NNODES$MASTER_ADDR]"')
+    (tmp_path / "srun").chmod(0o755)
+    left = dict.fromkeys(("RANK", "WORLD_SIZE", "LOCAL_RANK", "NNODES", "MASTER_ADDR"), "2")
+    slurm = {"SLURM_NNODES": "1", "SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "n1"}
+    done = subprocess.run(
+        ["bash", CODE_ROOT / "scripts/slurm/job.sh", tmp_path / "launcher.sh", "/b"],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", **left, **slurm},
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert done.returncode == 0 and done.stdout.endswith("[]\n"), done.stderr
