@@ -31,7 +31,7 @@ import numpy as np
 
 from benchmarks import harness, real_input
 from data_utils.shards import find_shards, token_type, write_shard
-from data_utils.tokenizer import load_tokenizer, sentence_ends
+from data_utils.tokenizer import load_tokenizer, sentence_ends, vocabulary_size
 
 WORKERS, LENGTH, SHARD = 2, 1025, 5000
 
@@ -139,10 +139,15 @@ def obvious(text: str, tokenizer_folder: str) -> None:
                 start_at = end
             buffers[source] = buffer[start_at:]
             while len(rows) >= SHARD:
-                write(Path(folder) / f"data_{shards}", rows[:SHARD], shuffle, len(tokenizer))
+                write(
+                    Path(folder) / f"data_{shards}",
+                    rows[:SHARD],
+                    shuffle,
+                    vocabulary_size(tokenizer),
+                )
                 rows, shards = rows[SHARD:], shards + 1
         if rows:
-            write(Path(folder) / f"data_{shards}", rows, shuffle, len(tokenizer))
+            write(Path(folder) / f"data_{shards}", rows, shuffle, vocabulary_size(tokenizer))
         report(Path(folder), begun)
 
 

@@ -91,12 +91,14 @@ class Encoder:
         import gigatoken
 
         try:
-            fast = gigatoken.Tokenizer(str(self.folder / "tokenizer.json"))
+            # Not the file: its settings are off, tokens of other files are added, in the tokenizer.
+            fast = gigatoken.Tokenizer.from_json(self.tokenizer.backend_tokenizer.to_str())
         # It refuses with many kinds of exceptions, a Rust panic among them.
         except BaseException as error:
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
-            return f"gigatoken cannot read this tokenizer ({str(error).splitlines()[0]})"
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            return f"gigatoken cannot read this tokenizer ({reason})"
         self.fast = fast
         self.characters = Characters(
             functools.partial(encode_fast, fast), functools.partial(encode_slow, self.tokenizer)

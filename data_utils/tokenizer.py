@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import orjson
 
 from data_utils.artefact import canonical_hash
 from data_utils.disk import read_json
@@ -20,6 +21,14 @@ FILES = (
     "tokenizer.model",
     "chat_template.jinja",
 )
+LARGEST = 1 << 24  # no model has so many embeddings; tables over ids would fill the memory
+# Over tokenizer_config.json's, which would change what tokenizer.json says.
+AS_IN_THE_FILE = {
+    "fix_mistral_regex": False,
+    "split_special_tokens": False,
+    "clean_up_tokenization_spaces": False,
+    "model_max_length": int(1e30),  # as where none is given: only a warning about longer texts
+}
 PROBE = (
     "The quick brown fox; don't! 3.14159 \t e = mc^2\n\n\nDéjà vu — naïve café. 東京 — "
     "привет, мир? if (a[0] < b) { return f'{x!r}'; }\r\n    # tabs\tand   spaces 😀 <|endoftext|> x"
@@ -31,8 +40,9 @@ PROBE = (
 def load_tokenizer(folder: Path):
     """The Hugging Face tokenizer of a folder, from its files alone, with an end-of-text token.
 
-    tokenizer.json is taken as it is. AutoTokenizer would look at a config.json beside it and put
-    the architecture's own pre-tokeniser in place of the file's (transformers 5, Qwen2).
+    tokenizer.json's vocabulary and rules are taken as they are, its settings for a call are not
+    (text_to_ids_alone). AutoTokenizer would look at a config.json beside it and put the
+    architecture's own pre-tokeniser in place of the file's (transformers 5, Qwen2).
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -43,7 +53,7 @@ def load_tokenizer(folder: Path):
         loader = PreTrainedTokenizerFast
         if not (folder / "tokenizer.json").exists():
             from transformers import AutoTokenizer as loader  # imports torch: seconds
-        tokenizer = loader.from_pretrained(folder, local_files_only=True)
+        tokenizer = loader.from_pretrained(folder, local_files_only=True, **AS_IN_THE_FILE)
     except (ValueError, OSError, KeyError, TypeError, ImportError) as error:
         reason = str(error).strip().split("\n")[0]
         raise InputError(
@@ -55,18 +65,74 @@ def load_tokenizer(folder: Path):
             where=folder,
             fix="name one as eos_token in its tokenizer_config.json",
         )
-    config = folder / "config.json"
+    text_to_ids_alone(tokenizer)
+    config, needed = folder / "config.json", check_ids(tokenizer, folder)
     if config.exists():
-        size = read_json(config, fix).get("vocab_size", len(tokenizer))
-        if len(tokenizer) > size:
+        size = read_json(config, fix).get("vocab_size", needed)
+        if needed > size:
             raise InputError(
-                "the tokenizer has more entries than the model beside it",
+                "the tokenizer has larger ids than the model beside it",
                 where=config,
-                expected=f"vocab_size at least {len(tokenizer)}",
+                expected=f"vocab_size at least {needed}",
                 found=size,
                 fix="put the tokenizer and the config.json of the same model there",
             )
     return tokenizer
+
+
+def text_to_ids_alone(tokenizer) -> None:
+    """Switch off what makes the ids of a text depend on more than the text and the vocabulary.
+
+    Files are saved with what the last call set: truncation, padding, random merges. Hugging Face's
+    own call resets some of it; the backend, which encodes for us, keeps it, and each process reads
+    it from the file again. A post-processor's tokens are off where add_special_tokens is False.
+    """
+    tokenizer.split_special_tokens = False
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    backend.encode_special_tokens = False
+    if hasattr(backend.model, "dropout"):
+        backend.model.dropout = None
+
+
+def vocabulary_size(tokenizer) -> int:
+    """The largest id and one: what tables, token types and models need.
+
+    Vocabularies have gaps: the number of entries, len(tokenizer), can be smaller.
+    """
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def check_ids(tokenizer, folder: Path) -> int:
+    """vocabulary_size; refuses ids that are not the file's, of two entries or absurdly large.
+
+    The loader numbers added tokens by the count of entries, which can be the id of another one.
+    """
+    where, vocabulary = folder / "tokenizer.json", tokenizer.get_vocab()
+    fix = "get the tokenizer again, or put its added tokens into the model's vocabulary there, too"
+
+    def refuse(what: str, expected: object, found: object) -> None:
+        raise InputError(what, where=where, expected=expected, found=found, fix=fix)
+
+    largest = max(vocabulary.values())
+    if largest >= LARGEST:
+        refuse("an id is too large", f"ids below {LARGEST}", largest)
+    listed = orjson.loads(where.read_bytes()).get("added_tokens") if where.exists() else []
+    for token in listed or []:
+        found = vocabulary.get(token["content"])
+        if found != token["id"]:
+            what = f"the added token {token['content']!a} cannot have the id that the file gives it"
+            refuse(what, token["id"], found)
+    if len(set(vocabulary.values())) == len(vocabulary):
+        return largest + 1
+    added = tokenizer.get_added_vocab()
+    others = {number: token for token, number in vocabulary.items() if token not in added}
+    for token, number in added.items():
+        if number in others:
+            what = f"the added token {token!a} has the id of another entry"
+            refuse(what, "an id of its own", f"{number}, that of {others[number]!a}")
+    return largest + 1
 
 
 def bos_id(tokenizer, folder: Path, add_bos: bool) -> int | None:
@@ -97,7 +163,7 @@ def copy_tokenizer(source: Path, target: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class SentenceEnds:
-    """Tables over token ids, [vocabulary] bool: what the chunker asks about a token's text."""
+    """Tables over token ids, [vocabulary_size] bool: what the chunker asks about a token's text."""
 
     ends: np.ndarray  # end-of-sentence tokens, end-of-text not included
     newline: np.ndarray  # the text has a newline
@@ -111,7 +177,7 @@ def sentence_ends(tokenizer) -> SentenceEnds:
     the first without the second; nor a backslash without an opening brace: the original's slip
     for { }, kept because the published corpus was cut with it.
     """
-    ids = [[i] for i in range(len(tokenizer))]
+    ids = [[i] for i in range(vocabulary_size(tokenizer))]  # those of gaps have no text
     texts = tokenizer.backend_tokenizer.decode_batch(ids, skip_special_tokens=False)
     ends = [
         any(mark in text for mark in ".!?;\n")

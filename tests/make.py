@@ -16,7 +16,12 @@ from data_utils.errors import EnvironmentFault
 from data_utils.output import Output
 from data_utils.shards import token_type, write_shard
 from data_utils.start import CODE_ROOT
-from data_utils.tokenizer import copy_tokenizer, load_tokenizer, tokenizer_fingerprint
+from data_utils.tokenizer import (
+    copy_tokenizer,
+    load_tokenizer,
+    tokenizer_fingerprint,
+    vocabulary_size,
+)
 
 EOS = "<|endoftext|>"
 SCRIPTS = (
@@ -116,7 +121,7 @@ def save_corpus(
     for shard, start in enumerate(range(0, len(rows), shard_size)):
         part = rows[start : start + shard_size]
         lengths = np.array([len(row) for row in part])
-        write_shard(folder / f"{split}_{shard}", lengths, part, token_type(len(loaded)))
+        write_shard(folder / f"{split}_{shard}", lengths, part, token_type(vocabulary_size(loaded)))
         domains = np.arange(start, start + len(part)).astype(np.uint8) % 2
         np.save(folder / f"domain_{shard}.npy", domains)
         files += [f"{split}_{shard}.bin", f"{split}_{shard}.idx", f"domain_{shard}.npy"]

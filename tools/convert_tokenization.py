@@ -37,6 +37,7 @@ from data_utils.tokenizer import (
     copy_tokenizer,
     load_tokenizer,
     tokenizer_fingerprint,
+    vocabulary_size,
 )
 from tools.token_converter import Block, Rules, converted
 
@@ -92,7 +93,7 @@ def main() -> None:
         inputs={"corpus": (corpus.folder, corpus.identity)},
     )
     made = output.make(
-        lambda: convert(corpus, rules, token_type(len(new)), output, settings.workers)
+        lambda: convert(corpus, rules, token_type(vocabulary_size(new)), output, settings.workers)
     )
     print_account(made, output.folder)
 
@@ -228,12 +229,15 @@ def finish(corpus: Corpus, rules: Rules, progress: dict, output: Output) -> None
 def print_account(manifest: dict, folder: Path) -> None:
     """Say what became of the sequences."""
     c, length = manifest["counts"], manifest["content"]["max_length"]
+    special = "with_special_tokens"
     print(
         f"{folder}: {c['sequences']:,} sequences, {c['tokens_before']:,} tokens before, "
         f"{c['tokens']:,} after; {c['truncated']:,} sequences were truncated to {length:,} tokens "
         f"by {c['tokens_cut']:,} tokens; {c['end_of_text_added']:,} had at most one token and got "
         f"an end-of-text; {c['with_replacement_character']:,} have U+FFFD, in the text or for "
-        "bytes that are no character."
+        "bytes that are no character"
+        # Corpora of earlier versions did not count them.
+        + (f"; {c[special]:,} hold other special tokens, kept as text." if special in c else ".")
     )
 
 

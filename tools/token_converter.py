@@ -1,9 +1,10 @@
 """Rows of one tokenizer to rows of another: many rows at a time, in processes of their own.
 
 A row is cut at the old end-of-text; each part is decoded (no clean-up of spaces, special tokens
-kept) and encoded with the new tokenizer; the parts are joined by the new end-of-text. A result of
-at most one token gets an end-of-text behind it; then the beginning-of-sequence token is put in
-front where there is one, and the row is truncated.
+kept) and encoded with the new tokenizer; the parts are joined by the new end-of-text. The
+beginning-of-sequence token is put in front where there is one. A result of at most one token, that
+one included, gets an end-of-text behind it; then the row is truncated. Rows with other special
+tokens of the old tokenizer, which stay as text, are counted.
 """
 
 import multiprocessing
@@ -25,7 +26,7 @@ from data_utils.encode import Encoder
 from data_utils.errors import ArtefactError, EnvironmentFault, InputError
 from data_utils.record import die_with_parent
 from data_utils.shards import token_type
-from data_utils.tokenizer import load_tokenizer
+from data_utils.tokenizer import load_tokenizer, vocabulary_size
 
 SAMPLE_ROWS = 256  # spread over the corpus: what the Encoder compares its two programs on
 AHEAD = 2  # blocks a worker that are converted ahead
@@ -70,6 +71,9 @@ class Decoder:
         self.bytes = np.frombuffer(b"".join(pieces), np.uint8)
         self.sizes = np.array([len(piece) for piece in pieces], np.int32)
         self.starts = np.cumsum(self.sizes, dtype=np.int32) - self.sizes
+        self.special = np.zeros_like(self.known)
+        added = self.backend.get_added_tokens_decoder()
+        self.special[[number for number, token in added.items() if token.special]] = True
         self.fast = isinstance(self.backend.decoder, ByteLevel) and self._holds(pieces)
 
     def _holds(self, pieces: list[bytes]) -> bool:
@@ -121,7 +125,7 @@ class Converter:
         self.rules, self.corpus = rules, Corpus(rules.corpus)
         self.decoder = Decoder(load_tokenizer(rules.old_tokenizer))
         new = load_tokenizer(rules.new_tokenizer)
-        self.dtype = token_type(len(new))
+        self.dtype = token_type(vocabulary_size(new))
         chosen = np.linspace(0, len(self.corpus) - 1, SAMPLE_ROWS).astype(np.int64)
         tokens, lengths = self._read(np.unique(chosen))
         sample = self.decoder.decode(tokens, *self._parts(tokens, lengths)[:2])
@@ -135,6 +139,7 @@ class Converter:
         starts, ends, parts = self._parts(tokens, lengths)
         texts = self.decoder.decode(tokens, starts, ends)
         ids, sizes = self.encoder.encode(texts)
+        ends_of_rows = np.cumsum(lengths)
         joined, lengths, short = join(ids, sizes, parts, self.rules)
         kept, new_lengths = truncate(joined, lengths, self.rules.max_length)
         row_of = np.repeat(rows, parts)
@@ -146,6 +151,7 @@ class Converter:
             "tokens_cut": len(joined) - len(kept),
             "end_of_text_added": short,
             "with_replacement_character": len(odd),
+            "with_special_tokens": self._with_special(tokens, ends_of_rows),
         }
         shown = f"{self.encoder.name} {self.encoder.reason}".rstrip()
         return Block(kept.astype(self.dtype), new_lengths, counts, shown)
@@ -167,6 +173,11 @@ class Converter:
         if not with_bos.all():
             self._refuse("no beginning-of-sequence token in front", rows[with_bos.argmin()])
         return np.delete(tokens, starts), lengths - 1
+
+    def _with_special(self, tokens: np.ndarray, ends: np.ndarray) -> int:
+        """Rows, which end before ends, that hold special tokens other than end-of-text."""
+        places = np.flatnonzero(self.decoder.special[tokens] & (tokens != self.rules.old_eos))
+        return len(np.unique(np.searchsorted(ends, places, side="right")))
 
     def _refuse(self, what: str, row: int) -> None:
         shard, inside = self.corpus.locate(row)
@@ -204,18 +215,18 @@ def join(
     ends = np.cumsum(sizes)
     last = np.cumsum(parts) - 1
     first = last - parts + 1
-    lengths = ends[last] - (ends - sizes)[first] + parts - 1
+    with_bos = rules.new_bos is not None
+    lengths = ends[last] - (ends - sizes)[first] + parts - 1 + with_bos
     short = lengths <= 1
     # Before and behind each part: whether a token is put in there.
     added = np.zeros((len(sizes), 2), bool)
     added[:, 1] = True
     added[last, 1] = short
-    added[first, 0] = rules.new_bos is not None
+    added[first, 0] = with_bos
     places = np.stack([ends - sizes, ends], axis=1)[added]
     eos, bos = rules.new_eos, rules.new_bos or 0
     values = np.broadcast_to(np.array([bos, eos], ids.dtype), added.shape)[added]
-    lengths = lengths + short + (rules.new_bos is not None)
-    return np.insert(ids, places, values), lengths, int(short.sum())
+    return np.insert(ids, places, values), lengths + short, int(short.sum())
 
 
 def truncate(

@@ -3,6 +3,7 @@
 .venv/bin/python -m pytest tests/tools/test_convert_tokenization.py
 """
 
+import dataclasses
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from data_utils.output import Output, describe
 from data_utils.record import alive
 from data_utils.tokenizer import copy_tokenizer, load_tokenizer
 from tests import make, programs
+from tests.data_utils.test_tokenizer import STATES, changed, with_gap
 from tools import convert_tokenization, token_converter
 from tools.token_converter import Converter, Decoder, Rules
 
@@ -46,9 +48,8 @@ def slow_convert(row, old, new, *, old_bos=False, bos=False) -> list[int]:
         text = old.decode(part, skip_special_tokens=False, clean_up_tokenization_spaces=False)
         result += [new.eos_token_id] if number > 0 else []
         result += new(text, add_special_tokens=False)["input_ids"]
-    if len(result) <= 1:
-        result.append(new.eos_token_id)
-    return [new.bos_token_id, *result] if bos else result
+    result = [new.bos_token_id, *result] if bos else result
+    return result if len(result) > 1 else [*result, new.eos_token_id]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,8 @@ def base(tmp_path_factory, tokenizer_folder) -> Path:
     """BASE_PATH with tokenizers "old", "new" and "sequence" (not known to be byte-level)."""
     base = tmp_path_factory.mktemp("a base")
     shutil.copytree(tokenizer_folder, base / "old")
-    make.train_tokenizer(base / "new", make.documents(20, seed=5), vocab_size=400)
+    make.train_tokenizer(base / "plain new", make.documents(20, seed=5), vocab_size=400)
+    shutil.copytree(base / "plain new", base / "new")
     change_json(base / "new/tokenizer_config.json", eos_token="<|bos|>", bos_token=make.EOS)
     shutil.copytree(tokenizer_folder, base / "sequence")
     decoder = json.loads((base / "sequence/tokenizer.json").read_text())["decoder"]
@@ -149,8 +151,98 @@ def test_rows_by_hand(base, tmp_path):
     assert block.counts["end_of_text_added"] == 2
     assert block.counts["truncated"] == 1 and block.counts["tokens_cut"] == len(many) - 12
     block = Converter(rules(base, corpus, length=12, bos=True)).convert(0, len(rows))
+    expected[3:5] = [1], q  # with BOS they are two tokens
     assert split(block) == [[0, *row][:12] for row in expected]
+    assert block.counts["end_of_text_added"] == 0
     assert block.counts["tokens_cut"] == len(many) + 1 - 12
+
+
+@pytest.mark.parametrize("bos", [False, True])
+@pytest.mark.parametrize("old_bos", [False, True])
+def test_an_end_of_text_is_added_by_the_length_with_the_new_bos(base, tmp_path, old_bos, bos):
+    """Nothing, one end-of-text, one token, two; what the old row had in front does not count."""
+    old, new = load_tokenizer(base / "old"), load_tokenizer(base / "new")
+    q = old("q", add_special_tokens=False)["input_ids"]
+    q_new = new("q", add_special_tokens=False)["input_ids"]
+    rows = [np.array([BOS] * old_bos + row, np.int64) for row in ([], [EOS], q, [*q, EOS])]
+    corpus = make.save_corpus(tmp_path / "c-65", rows, base / "old")
+    block = Converter(rules(base, corpus, old_bos=old_bos, bos=bos)).convert(0, len(rows))
+    without = [[1], [1, 1], [*q_new, 1], [*q_new, 1]]
+    assert split(block) == ([[0, 1], [0, 1], [0, *q_new], [0, *q_new, 1]] if bos else without)
+    assert block.counts["end_of_text_added"] == (1 if bos else 3)
+    assert block.lengths.tolist() == [len(row) for row in split(block)]
+
+
+@pytest.mark.parametrize("old_bos", [False, True])
+def test_rows_with_other_special_tokens_are_counted_and_keep_them(base, tmp_path, old_bos):
+    """Neither end-of-text nor the BOS in front is one; several in a row count once."""
+    old = load_tokenizer(base / "old")
+    shutil.copytree(base / "old", tmp_path / "old")
+    value = json.loads((tmp_path / "old/tokenizer.json").read_text())
+    value["added_tokens"] += [
+        value["added_tokens"][0] | {"id": 600, "content": "<|im_start|>"},
+        value["added_tokens"][0] | {"id": 601, "content": "<|user|>", "special": False},
+    ]
+    change_json(tmp_path / "old/tokenizer.json", added_tokens=value["added_tokens"])
+    word = old("self", add_special_tokens=False)["input_ids"]
+    rows = [word, [600, *word], [*word, EOS, 600, 600], [601, *word], [EOS], [*word, BOS],
+            [600], []]  # fmt: skip
+    front = [BOS] if old_bos else []
+    rows = [np.array([*front, *row], np.int64) for row in rows]
+    corpus = make.save_corpus(tmp_path / "c-65", rows, tmp_path / "old")
+    given = rules(base, corpus, old_bos=old_bos, length=65)
+    converter = Converter(dataclasses.replace(given, old_tokenizer=tmp_path / "old"))
+    block = converter.convert(0, len(rows))
+    assert block.counts["with_special_tokens"] == 4
+    tokenizer = load_tokenizer(tmp_path / "old")
+    new = load_tokenizer(base / "new")
+    expected = [slow_convert(row, tokenizer, new, old_bos=old_bos) for row in rows]
+    assert split(block) == expected
+    assert "<|im_start|>" in new.decode(expected[1]) and "<|im_start|>" in new.decode(expected[6])
+
+
+def test_the_program_reports_rows_with_special_tokens(base, tmp_path):
+    rows = [np.array([5, 6]), np.array([BOS, 7]), np.array([5, EOS, BOS, 7, BOS])]
+    make.save_corpus(tmp_path / "qwen-33", rows, base / "old", shard_size=2)
+    program = convert(base, tmp_path / "out-33", "--data-dir", tmp_path / "qwen-33")
+    assert program.code == 0, program.errors
+    counts = Corpus(tmp_path / "out-33").manifest["counts"]
+    assert counts["with_special_tokens"] == 2
+    assert "2 hold other special tokens" in program.output
+
+
+@pytest.mark.parametrize("state", ["truncation", "padding", "dropout", "template", "add_bos_token",
+                                   "split_special_tokens"])  # fmt: skip
+def test_settings_in_either_tokenizers_files_change_nothing(base, corpus, tmp_path, state):
+    for name in ("old", "new"):
+        changed(base / name, tmp_path / name, *STATES[state])
+    plain = rules(base, corpus, length=33)
+    given = dataclasses.replace(
+        plain, old_tokenizer=tmp_path / "old", new_tokenizer=tmp_path / "new"
+    )
+    expected = split(Converter(plain).convert(0, 60))
+    for encoder in ("auto", "huggingface"):
+        found = Converter(dataclasses.replace(given, encoder=encoder)).convert(0, 60)
+        assert split(found) == expected
+
+
+@pytest.mark.parametrize("distance", [1, 1000, 65_500])
+def test_tokenizers_with_gaps_on_both_sides(base, tmp_path, distance):
+    """Ids beyond the count of entries are read and written; the token type follows the largest."""
+    old = with_gap(base / "old", tmp_path / "old", distance)
+    new = with_gap(base / "plain new", tmp_path / "new", distance + 3, first=380)
+    rows = make.text_rows(old, 30, longest=33)
+    make.save_corpus(tmp_path / "qwen-33", rows, old, max_length=33)
+    assert max(map(max, rows)) >= 600
+    flags = ["--data-dir", tmp_path / "qwen-33", "--target-tokenizer-path", new]
+    program = convert(base, tmp_path / "out-33", *flags)
+    assert program.code == 0, program.errors
+    found = Corpus(tmp_path / "out-33")
+    assert found.dtype == np.dtype("<i4" if distance > 65_000 else "<u2")
+    tokenizers = load_tokenizer(old), load_tokenizer(new)
+    expected = [slow_convert(row, *tokenizers)[:33] for row in rows]
+    assert [found.row(i).tolist() for i in range(30)] == expected
+    assert max(map(max, expected)) >= 400
 
 
 def test_characters_cut_in_two_are_counted(base, tmp_path):

@@ -41,6 +41,7 @@ from data_utils.tokenizer import (
     load_tokenizer,
     sentence_ends,
     tokenizer_fingerprint,
+    vocabulary_size,
 )
 from tools.process_data import corpus_page, progress
 from tools.process_data.progress import Work
@@ -127,7 +128,7 @@ def tokenize(
     settings: Settings,
 ) -> None:
     """Read all text, write all shards and the manifest; bos: put before each sequence."""
-    dtype = token_type(len(tokenizer))
+    dtype = token_type(vocabulary_size(tokenizer))
     work = Work(
         Chunker(
             sentence_ends(tokenizer),
