@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
+from data_utils import names
 from data_utils.errors import InputError
 from data_utils.start import CODE_ROOT
 
@@ -63,7 +64,11 @@ def parse(cls: type[Settings], argv: list[str] | None = None, positional: str = 
 
 def under(base_path: str | Path, path: str | Path) -> Path:
     """The absolute place of a path as given: under base_path, configs/ also in the code's root."""
-    place = Path(base_path).resolve() / Path(path).expanduser()
+    try:
+        names.check_path(path)
+    except ValueError as error:
+        raise InputError(str(error), fix="choose another name") from error
+    place = names.absolute(Path(base_path).resolve() / Path(path).expanduser())
     if not place.exists() and Path(path).parts[:1] == ("configs",):
         return CODE_ROOT / path
     return place

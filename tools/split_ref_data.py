@@ -86,8 +86,12 @@ def split(part: Corpus, output: Output) -> None:
 
 
 def link(source: Path, target: Path) -> None:
-    """A hard link, or a relative symbolic one where that fails."""
+    """A hard link, or a relative symbolic one where that fails.
+
+    Both folders may be reached through links, which a relative one does not go back through.
+    """
     target.unlink(missing_ok=True)
+    source, target = source.resolve(), target.parent.resolve() / target.name
     try:
         os.link(source, target)
     except OSError:
