@@ -148,7 +148,7 @@ def input_place(folder: Path, entry: dict) -> Path:
     another disk. If that leads nowhere, the way of the file system, through the links, is tried.
     """
     place = folder.absolute() / entry["path"]
-    by_name, by_links = Path(os.path.normpath(place)), place.resolve()
+    by_name, by_links = Path(os.path.normpath(place)), Path(os.path.realpath(place))
     return by_links if by_links.exists() and not by_name.exists() else by_name
 
 

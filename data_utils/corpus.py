@@ -18,6 +18,7 @@ from data_utils import artefact
 from data_utils.disk import atomic_file
 from data_utils.errors import ArtefactError, InputError
 from data_utils.mapped import map_files, write_spans
+from data_utils.row_check import longest_row
 from data_utils.shards import Shard, Shards, find_shards, windows
 from data_utils.tokenizer import load_tokenizer
 
@@ -87,17 +88,19 @@ class Corpus:
 
     def _check_lengths(self) -> None:
         """No row is longer than announced: all that reads a corpus relies on it."""
-        longest, number, row = self._mapped.longest()
-        if longest <= self.max_length:
-            return
-        where = f"{self._mapped.headers[number].prefix}.idx"
+        for header in self._mapped.headers:
+            longest, row = longest_row(header)
+            if longest > self.max_length:
+                raise self._too_long(header.prefix, row, longest)
+
+    def _too_long(self, prefix: Path, row: int, tokens: int) -> InputError | ArtefactError:
         what = f"row {row} of the shard is longer than the corpus announces"
-        said = {"where": where, "expected": self.announced, "found": longest}
+        said = {"where": f"{prefix}.idx", "expected": self.announced, "found": tokens}
         if self.length_guess:
-            adopt = f"python3 tools/verify.py --adopt {self.folder} --max-length {longest}"
+            adopt = f"python3 tools/verify.py --adopt {self.folder} --max-length {tokens}"
             fix = f"tokenise with MAX_LENGTH={self.max_length}, or, if that is meant, {adopt}"
-            raise InputError(what, **said, fix=fix)
-        raise ArtefactError(what, **said, fix="get or make the corpus again (MAX_LENGTH)")
+            return InputError(what, **said, fix=fix)
+        return ArtefactError(what, **said, fix="get or make the corpus again (MAX_LENGTH)")
 
     @property
     def dtype(self) -> np.dtype:

@@ -8,9 +8,12 @@ import os
 import re
 from pathlib import Path
 
-CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+from data_utils.errors import InputError
+
+# Surrogates stand for bytes that are no UTF-8: no JSON and no terminal can show them.
+CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 LONGEST_NAME = 200  # bytes; a file system takes 255, and endings and temporary names come on top
-LONGEST_PART = 255
+LONGEST_PART, LONGEST_PATH = 255, 3500  # the system's 4,096 less what programs put behind it
 
 
 def check_name(what: str, name: str) -> str:
@@ -18,37 +21,44 @@ def check_name(what: str, name: str) -> str:
     reasons = (
         ("is empty", not name),
         ("has a slash", "/" in name),
-        ("has a control character", CONTROL.search(name)),
+        ("has a control character or is no UTF-8", CONTROL.search(name)),
         ("begins with a dot or a dash", name.startswith((".", "-"))),
         ("begins or ends with a space", name != name.strip()),
-        (f"has more than {LONGEST_NAME} bytes", len(os.fsencode(name)) > LONGEST_NAME),
+        (f"has more than {LONGEST_NAME} bytes", len(name.encode(errors="replace")) > LONGEST_NAME),
     )
     for reason, holds in reasons:
         if holds:
-            raise ValueError(f"{what} becomes a file's name, and {name[:60]!r} {reason}")
+            raise ValueError(f"{what} becomes a file's name, and {name[:60]!a} {reason}")
     return name
 
 
-def check_path(path: str | Path) -> None:
-    """Refuse, by a ValueError, a path that no file system takes or no terminal shows."""
-    if CONTROL.search(str(path)):
-        raise ValueError(f"the path {str(path)[:60]!r} has a control character")
-    for part in Path(path).parts:
-        if len(os.fsencode(part)) > LONGEST_PART:
-            raise ValueError(
-                f"the path has a part of {len(os.fsencode(part))} bytes, {part[:40]!r}...: a "
-                f"file's name has {LONGEST_PART} at most"
-            )
+def absolute(path: str | Path, base: str | Path = ".") -> Path:
+    """The path from the root, relative ones under base, with the names that the user sees.
 
-
-def absolute(path: Path) -> Path:
-    """The path from the root with the names that the user sees: links in it stay.
-
+    Links in it stay: programs find each other's folders by these names, whatever disk they are on.
     Only up to a last .. are they followed, as the file system does: what is above a link's target
-    is not what is above the link.
+    is not what is above the link. An InputError for what no file system takes.
     """
-    parts = path.absolute().parts
+    place = Path(os.path.expanduser(base)).absolute() / os.path.expanduser(path)
+    check_path(place)
+    parts = place.parts
     if ".." not in parts:
-        return Path(*parts)
+        return place
     end = len(parts) - parts[::-1].index("..")
-    return Path(Path(*parts[:end]).resolve(), *parts[end:])
+    return Path(os.path.realpath(Path(*parts[:end])), *parts[end:])
+
+
+def check_path(path: Path) -> None:
+    """Refuse a path that no file system takes or no terminal shows."""
+    sizes = [len(os.fsencode(part)) for part in path.parts]
+    shown = ascii(str(path)[:80])
+    fix = "choose another name"
+    if CONTROL.search(str(path)):
+        raise InputError(f"the path {shown} has a control character or is no UTF-8", fix=fix)
+    for what, size, limit in (
+        ("a part of the path", max(sizes), LONGEST_PART),
+        ("the path", sum(sizes) + len(sizes), LONGEST_PATH),
+    ):
+        if size > limit:
+            expected, found = f"at most {limit} bytes", f"{size}, {shown}..."
+            raise InputError(f"{what} is too long", expected=expected, found=found, fix=fix)

@@ -30,7 +30,6 @@ MAGIC = b"MMIDIDX\0\0"
 HEADER = struct.Struct("<9sQBQQ")
 TOKEN_TYPES = {4: np.dtype("<i4"), 8: np.dtype("<u2")}
 BLOCK = 1 << 20  # rows looked up together: all rows of a corpus would need several numbers each
-CHECKED = 1 << 16  # rows checked together: their numbers stay in the processor's cache
 VERIFY = "python3 tools/verify.py on its folder shows all damage; get or make the shard again"
 
 
@@ -170,45 +169,6 @@ class Shards:
         lengths = np.ndarray(n, "<i4", self.index, place)
         offsets = np.ndarray(n, "<i8", self.index, place + 4 * n)
         return Shard(header.prefix, lengths, offsets, self.tokens[start : start + header.tokens])
-
-    def longest(self) -> tuple[int, int, int]:
-        """(tokens of the longest row, its shard, its row in there); (0, 0, 0) of no rows.
-
-        All rows are looked at on the way: each has a token at least and begins where the one before
-        it ends, or an ArtefactError names shard and row.
-        """
-        found = (0, 0, 0)
-        for number, header in enumerate(self.headers):
-            shard, expected = self[number], 0
-            for start in range(0, header.sequences, CHECKED):
-                lengths = shard.lengths[start : start + CHECKED]
-                ends = np.cumsum(lengths, dtype=np.int64)
-                offsets = shard.offsets[start : start + CHECKED] - expected
-                self._check_block(number, start, lengths, ends, offsets)
-                at = int(lengths.argmax())
-                if lengths[at] > found[0]:
-                    found = int(lengths[at]), number, start + at
-                expected += int(ends[-1]) * self.dtype.itemsize
-        return found
-
-    def _check_block(
-        self, number: int, start: int, lengths: np.ndarray, ends: np.ndarray, offsets: np.ndarray
-    ) -> None:
-        """Refuse rows, the shard's from start on, without tokens or not back to back in the .bin.
-
-        ends: tokens up to the end of each of them, offsets: bytes before it, both from the first.
-        """
-        places = (ends - lengths) * self.dtype.itemsize
-        if lengths.min() > 0 and np.array_equal(places, offsets):
-            return
-        for what, bad in (
-            ("has a negative number of tokens", lengths < 0),
-            ("does not begin where the one before it ends", places != offsets),
-            ("has no tokens", lengths == 0),
-        ):
-            if bad.any():
-                row, index = start + int(bad.argmax()), f"{self.headers[number].prefix}.idx"
-                raise ArtefactError(f"row {row} of the shard {what}", where=index, fix=VERIFY)
 
     def locate(self, rows: np.ndarray) -> np.ndarray:
         """Number of the shard of each row, [len(rows)] int64; a row beyond is an IndexError."""

@@ -52,8 +52,8 @@ def main() -> None:
     settings = parse(Settings, positional="paths...")
     if not settings.paths and not settings.adopt:
         raise InputError("no PATH is given", fix="python3 tools/verify.py PATH ...")
-    folders = [folder for path in settings.paths for folder in find(absolute(Path(path)))]
-    adopted = [absolute(Path(path)) for path in settings.adopt]
+    folders = [folder for path in settings.paths for folder in find(absolute(path))]
+    adopted = [absolute(path) for path in settings.adopt]
     problems = [
         problem
         for folder in folders + adopted
@@ -164,7 +164,7 @@ def adopt(folder: Path, settings: Settings) -> dict:
         content |= {"max_length": corpus.max_length, "split": split}
         counts = {"sequences": len(corpus), "tokens": count_tokens(corpus)}
         if settings.tokenizer_path:
-            tokenizer = load_tokenizer(absolute(Path(settings.tokenizer_path)))
+            tokenizer = load_tokenizer(absolute(settings.tokenizer_path))
             content |= {"tokenizer": tokenizer_fingerprint(tokenizer)}
             content |= {"eos_id": tokenizer.eos_token_id}
     files = [
