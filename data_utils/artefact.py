@@ -8,6 +8,9 @@ with neither was made by others: it is read as it is and never written to.
 
 import hashlib
 import json
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,19 @@ from data_utils.errors import ArtefactError, InputError
 
 FORMAT = 1
 MANIFEST, SETTINGS, LOCK = "manifest.json", "settings.json", ".lock"
+# What readers find in a folder by its name, and the folders inside that they look for: one of these
+# beside what the manifest lists would be read under a fingerprint that knows nothing of it.
+TAKEN = {
+    "corpus": (r".+_\d+\.(bin|idx|npy)", {"tokenizer"}),
+    "scores": (r".+\.(safetensors|npy|pt)", set()),
+    "text": (r".+\.(jsonl|jsonl\.zst|jsonl\.gz|parquet)", {"train"}),
+    "model": (
+        r".+\.(safetensors|bin|pt|pth|h5|msgpack|gguf|index\.json|model|jinja|py)"
+        r"|((generation_|adapter_|tokenizer_)?config|tokenizer|vocab|added_tokens"
+        r"|special_tokens_map)\.json|merges\.txt",
+        set(),
+    ),
+}
 
 
 def canonical_hash(value: Any) -> str:
@@ -71,16 +87,69 @@ def require(folder: Path, kind: str, fix: str, *, contents: bool = False) -> dic
 
 
 def check_files(folder: Path, manifest: dict, fix: str, *, contents: bool) -> None:
-    """Compare sizes (with contents: checksums too) of an artefact's files with its manifest."""
+    """Compare an artefact's files with its manifest: all are there, and no more than these.
+
+    Sizes are compared, with contents checksums too. fix: of a file that is not as it was.
+    """
     for entry in manifest["files"]:
-        path = folder / entry["name"]
-        if not path.is_file():
-            raise ArtefactError(f"a file of the {manifest['kind']} is missing", where=path, fix=fix)
-        size, expected = path.stat().st_size, entry["size"]
-        if size != expected:
-            raise ArtefactError("wrong size", where=path, expected=expected, found=size, fix=fix)
-        if contents and sha256(path) != entry["sha256"]:
-            raise ArtefactError("the file's checksum does not hold", where=path, fix=fix)
+        check_file(folder, entry, manifest["kind"], fix, contents=contents)
+    check_no_more(folder, manifest)
+
+
+def check_file(folder: Path, entry: dict, kind: str, fix: str, *, contents: bool) -> None:
+    """Compare one file with its entry in the manifest."""
+    path = folder / entry["name"]
+    if not path.is_file():
+        raise ArtefactError(f"a file of the {kind} is missing", where=path, fix=fix)
+    size, expected = path.stat().st_size, entry["size"]
+    if size != expected:
+        raise ArtefactError("wrong size", where=path, expected=expected, found=size, fix=fix)
+    if contents and sha256(path) != entry["sha256"]:
+        raise ArtefactError("the file's checksum does not hold", where=path, fix=fix)
+
+
+def check_no_more(folder: Path, manifest: dict) -> None:
+    """Refuse files that readers would take (TAKEN) and the manifest does not list."""
+    pattern, inside = TAKEN.get(manifest["kind"], ("", None))
+    if inside is None:
+        return
+    listed = {entry["name"] for entry in manifest["files"]}
+    inside = inside | {name.split("/")[0] for name in listed if "/" in name}
+    with os.scandir(folder) as entries:
+        found = [e.name for e in entries if re.fullmatch(pattern, e.name) and e.is_file()]
+    for name in sorted(inside):
+        found += [str(path.relative_to(folder)) for path in files_below(folder / name)]
+    more = sorted(
+        name for name in set(found) - listed if not any(p[0] == "." for p in Path(name).parts)
+    )
+    if more:
+        others = f" (and {len(more) - 1} others)" if len(more) > 1 else ""
+        raise ArtefactError(
+            f"a file{others} that the finished {manifest['kind']} was made without",
+            where=folder / more[0],
+            fix="move it out of the folder; what belongs to it needs a folder made anew",
+        )
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """All files below a folder, through links to folders too, each real folder once."""
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(place))
+        new = (f for f in folders if os.path.realpath(os.path.join(place, f)) not in seen)
+        folders[:] = sorted(new)
+        yield from (path for name in sorted(names) if (path := Path(place, name)).is_file())
+
+
+def input_place(folder: Path, entry: dict) -> Path:
+    """Where an input of the artefact in folder lies, by its entry in the manifest.
+
+    Entries are relative by the names that the user sees: a folder of BASE_PATH may be a link to
+    another disk. If that leads nowhere, the way of the file system, through the links, is tried.
+    """
+    place = folder.absolute() / entry["path"]
+    by_name, by_links = Path(os.path.normpath(place)), Path(os.path.realpath(place))
+    return by_links if by_links.exists() and not by_name.exists() else by_name
 
 
 def identity(folder: Path, kind: str, fix: str, *, contents: bool = False) -> dict:
@@ -93,7 +162,7 @@ def identity(folder: Path, kind: str, fix: str, *, contents: bool = False) -> di
     if manifest is not None:
         return {"kind": kind, "fingerprint": manifest["fingerprint"]}
     files = []
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != LOCK):
+    for path in sorted(p for p in files_below(folder) if p.name != LOCK):
         size = path.stat().st_size
         ends = 0 if size < 1 << 20 or kind == "model" else 1 << 16
         files.append([str(path.relative_to(folder)), size, sha256(path, ends)])

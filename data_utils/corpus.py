@@ -18,6 +18,7 @@ from data_utils import artefact
 from data_utils.disk import atomic_file
 from data_utils.errors import ArtefactError, InputError
 from data_utils.mapped import map_files, write_spans
+from data_utils.row_check import longest_row
 from data_utils.shards import Shard, Shards, find_shards, windows
 from data_utils.tokenizer import load_tokenizer
 
@@ -28,10 +29,17 @@ NOISE, BOILERPLATE = "planted noise", "planted boiler-plate"
 
 
 class Corpus:
-    """The rows of shards [first, last) of a split (by default the corpus's own, else data)."""
+    """The rows of shards [first, last) of a split (by default the corpus's own, else data).
+
+    max_length: tokens of a row at most, for a corpus whose manifest does not say (0: by its name).
+    """
 
     def __init__(
-        self, folder: Path, split: str = "", shards: tuple[int, int] | None = None
+        self,
+        folder: Path,
+        split: str = "",
+        shards: tuple[int, int] | None = None,
+        max_length: int = 0,
     ) -> None:
         fix = "make it first (README: stages), or give its folder"
         self.identity = artefact.identity(folder, "corpus", fix)
@@ -56,16 +64,43 @@ class Corpus:
             )
         self._mapped = Shards(prefixes[first:last])
         self._columns: dict[Path, np.ndarray] = {}
-        self.max_length = self._max_length()
+        self.max_length, self.length_guess = self._max_length(max_length)
+        self._check_lengths()
 
     def __len__(self) -> int:
         return int(self._mapped.starts[-1])
 
-    def _max_length(self) -> int:
-        if self.manifest is not None and "max_length" in self.manifest["content"]:
-            return self.manifest["content"]["max_length"]
-        match = re.search(r"-(\d+)$", self.folder.name)
-        return int(match[1]) if match else DEFAULT_LENGTH
+    def _max_length(self, given: int) -> tuple[int, str]:
+        """(tokens of a row at most, what that is guessed from or "")."""
+        known = given or (self.manifest or {"content": {}})["content"].get("max_length")
+        if known:
+            return known, ""
+        match = re.search(r"-([1-9]\d*)$", self.folder.name)
+        if match:
+            return int(match[1]), "a guess from its folder's name"
+        return DEFAULT_LENGTH, "a guess: its folder's name says no number"
+
+    @property
+    def announced(self) -> str:
+        """What its rows have at most, in words."""
+        guess = f" ({self.length_guess})" if self.length_guess else ""
+        return f"at most {self.max_length} tokens{guess}"
+
+    def _check_lengths(self) -> None:
+        """No row is longer than announced: all that reads a corpus relies on it."""
+        for header in self._mapped.headers:
+            longest, row = longest_row(header)
+            if longest > self.max_length:
+                raise self._too_long(header.prefix, row, longest)
+
+    def _too_long(self, prefix: Path, row: int, tokens: int) -> InputError | ArtefactError:
+        what = f"row {row} of the shard is longer than the corpus announces"
+        said = {"where": f"{prefix}.idx", "expected": self.announced, "found": tokens}
+        if self.length_guess:
+            adopt = f"python3 tools/verify.py --adopt {self.folder} --max-length {tokens}"
+            fix = f"tokenise with MAX_LENGTH={self.max_length}, or, if that is meant, {adopt}"
+            return InputError(what, **said, fix=fix)
+        return ArtefactError(what, **said, fix="get or make the corpus again (MAX_LENGTH)")
 
     @property
     def dtype(self) -> np.dtype:
@@ -226,7 +261,7 @@ def recorded_corpus(
 
     Another one in its place, by its fingerprint, is an error.
     """
-    corpus = Corpus((folder / entry["path"]).resolve(), shards=shards)
+    corpus = Corpus(artefact.input_place(folder, entry), shards=shards)
     if corpus.identity["fingerprint"] != entry["fingerprint"]:
         raise InputError(f"the corpus is not the one {what}", where=corpus.folder, fix=fix)
     return corpus

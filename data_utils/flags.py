@@ -6,11 +6,13 @@ root if BASE_PATH has none.
 
 import dataclasses
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
 from data_utils.errors import InputError
+from data_utils.names import absolute
 from data_utils.start import CODE_ROOT
 
 Settings = TypeVar("Settings")
@@ -63,7 +65,7 @@ def parse(cls: type[Settings], argv: list[str] | None = None, positional: str = 
 
 def under(base_path: str | Path, path: str | Path) -> Path:
     """The absolute place of a path as given: under base_path, configs/ also in the code's root."""
-    place = Path(base_path).resolve() / Path(path).expanduser()
+    place = absolute(path, os.path.realpath(base_path))
     if not place.exists() and Path(path).parts[:1] == ("configs",):
         return CODE_ROOT / path
     return place
@@ -71,7 +73,7 @@ def under(base_path: str | Path, path: str | Path) -> Path:
 
 def base_folder(base_path: str) -> Path:
     """BASE_PATH as an absolute path; one that does not exist is an error."""
-    folder = Path(base_path).expanduser().resolve()
+    folder = Path(os.path.realpath(absolute(base_path)))
     if not folder.is_dir():
         raise InputError(f"BASE_PATH is no folder: {folder}", fix="create it or give the right one")
     return folder

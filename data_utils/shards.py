@@ -257,7 +257,7 @@ def find_shards(folder: Path, split: str) -> list[Path]:
     An empty .bin without .idx, which the original leaves behind a full shard, is no shard.
     """
     numbers = set()
-    for path in folder.glob(f"{split}_*"):
+    for path in folder.iterdir():
         match = re.fullmatch(rf"{re.escape(split)}_(\d+)\.(idx|bin)", path.name)
         if match and (match[2] == "idx" or path.stat().st_size > 0):
             numbers.add(int(match[1]))

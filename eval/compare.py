@@ -26,6 +26,7 @@ from data_utils import artefact, disk
 from data_utils.corpus import recorded_corpus
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
+from data_utils.names import check_name
 from data_utils.page import write_text
 from eval import compare_page
 
@@ -52,6 +53,8 @@ class Settings:
             raise ValueError("--runs needs at least two runs: NAME=FOLDER,NAME=FOLDER")
         if len(self.folders) < len(pairs):
             raise ValueError("--runs names a run twice")
+        for name in self.folders:
+            check_name("a name in --runs", name)
         self.control = self.control or pairs[-1][0]
         if self.control not in self.folders:
             raise ValueError(f"--control {self.control} is none of {', '.join(self.folders)}")

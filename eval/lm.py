@@ -26,6 +26,7 @@ from data_utils import artefact, disk
 from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError
 from data_utils.flags import base_folder, flag, parse, under
+from data_utils.names import check_name
 from pretrain.log_probs import mean_loss, row_log_probs
 from pretrain.models import GET_MODEL, Attention, Precision, load_model, resolve_precision
 
@@ -49,7 +50,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.model_path:
             raise ValueError("--model-path is missing")
-        self.ckpt_name = self.ckpt_name or Path(self.model_path).name
+        check_name("--split", self.split)
+        self.ckpt_name = check_name("--ckpt-name", self.ckpt_name or Path(self.model_path).name)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_utils import artefact
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from miniplm.difference import FILE, PROGRAM
@@ -34,7 +35,7 @@ class Differences:
     def means(self, role: str) -> np.ndarray:
         """[n] float64: mean log-probabilities of the teacher or the reference."""
         fix = f"give the scores that {self.folder.name} was made from, or run {PROGRAM} again"
-        scores = Scores((self.folder / self.inputs[role]["path"]).resolve(), fix)
+        scores = Scores(artefact.input_place(self.folder, self.inputs[role]), fix)
         if scores.identity["fingerprint"] != self.inputs[role]["fingerprint"]:
             raise InputError(
                 f"these are not the {role}'s scores that the differences were made from",

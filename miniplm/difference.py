@@ -17,6 +17,7 @@ from data_utils import artefact, disk
 from data_utils.corpus import Corpus, recorded_corpus
 from data_utils.errors import ArtefactError, InputError
 from data_utils.flags import base_folder, flag, parse, under
+from data_utils.names import check_name
 from data_utils.output import Output
 from miniplm.ranking import pieces
 from miniplm.report import write_report
@@ -42,6 +43,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not 0 < self.ratio <= 1:
             raise ValueError(f"--ratio must be above 0 and at most 1, not {self.ratio}")
+        check_name("--teacher-name", self.teacher_name)
+        check_name("--ref-name", self.ref_name)
 
 
 def main() -> None:

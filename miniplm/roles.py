@@ -37,7 +37,7 @@ def model_of(store: Scores) -> Model:
     """
     inputs = store.manifest["inputs"]
     entry = inputs.get("model", {"path": "nowhere", "fingerprint": ""})
-    folder = (store.folder / entry["path"]).resolve()
+    folder = artefact.input_place(store.folder, entry)
     try:
         manifest = artefact.read_manifest(folder) or {**entry, "report": {}, "inputs": {}}
     except ProgramError:

@@ -17,6 +17,7 @@ from data_utils import artefact
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
+from data_utils.names import check_name
 from data_utils.output import Output
 from data_utils.tokenizer import copy_tokenizer
 from miniplm.criteria import CRITERIA, SEEDED, Differences, number_to_keep
@@ -63,6 +64,8 @@ class Settings:
             self.ratio = RATIO
         if self.ratio is not None and not 0 < self.ratio <= 1:
             raise ValueError(f"RATIO must be above 0 and at most 1, not {self.ratio}")
+        for name in ("teacher_name", "ref_name", "data_name"):
+            check_name(f"--{name.replace('_', '-')}", getattr(self, name))
 
     def output_folder(self) -> str:
         """Where the selected corpus goes, relative to BASE_PATH."""

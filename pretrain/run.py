@@ -106,7 +106,7 @@ def announce(run: Run, model: torch.nn.Module) -> None:
     print(
         f"{type(model).__name__}, {n:,} parameters, {s.precision} on {world} x "
         f"{run.processes.device.type}, ZeRO {s.zero_stage}\n"
-        f"{rows:,} sequences of at most {run.corpus.max_length} tokens in {run.corpus.folder}\n"
+        f"{rows:,} sequences of {run.corpus.announced} in {run.corpus.folder}\n"
         f"{s.total_steps:,} steps of {s.global_batch} sequences ({s.micro_batch} x {accumulation} "
         f"accumulated x {world} processes): {s.total_steps * s.global_batch / rows:.2f} epochs\n"
         f"about {gigabytes:.2f} GB a checkpoint, in {run.output.folder}",

@@ -28,6 +28,22 @@ MAX_LENGTH=${MAX_LENGTH:-1025}
 TEACHER_NAME=${TEACHER_NAME:-qwen_1.8B}
 REF_NAME=${REF_NAME:-qwen_104M}
 RATIO=${RATIO:-0.5}
+refuse() { # MESSAGE FIX
+  echo "ERROR $1. Fix: $2" >&2
+  exit 2
+}
+for variable in DATA_NAME TOKENIZER_NAME TEACHER_NAME REF_NAME; do
+  [[ ${!variable} != [.-]* && ${!variable} != *[/[:cntrl:]]* ]] ||
+    refuse "$variable is a part of folders' names: no / in it, no . or - at its beginning" \
+      "e.g. $variable=qwen_1.8B"
+done
+[[ $MAX_LENGTH =~ ^[1-9][0-9]*$ ]] ||
+  refuse "MAX_LENGTH is a number of tokens, not $MAX_LENGTH" "e.g. MAX_LENGTH=1025"
+# One folder for one ratio, however it is written: as the selection, Python's {ratio:g}, names it.
+[[ $RATIO =~ ^[0-9.]+([eE][+-]?[0-9]+)?$ ]] &&
+  RATIO=$(LC_ALL=C && printf '%g' "$RATIO" 2> /dev/null) &&
+  [[ $RATIO =~ ^(1|0\.[0-9]+|[1-9](\.[0-9]+)?e-[0-9]+)$ ]] ||
+  refuse "RATIO is above 0 and at most 1, not $RATIO" "e.g. RATIO=0.5"
 CORPUS_NAME=$TOKENIZER_NAME-$MAX_LENGTH
 SELECTED_NAME=$DATA_NAME-diff_samp-$TEACHER_NAME-$REF_NAME-r$RATIO
 

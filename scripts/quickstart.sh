@@ -7,7 +7,7 @@ set -euo pipefail
 
 CODE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 mkdir -p "${1:-$CODE/quickstart}"
-BASE=$(cd "${1:-$CODE/quickstart}" && pwd)
+BASE=$(cd "${1:-$CODE/quickstart}" && pwd -P)
 SEQUENCES=${QUICKSTART_SEQUENCES:-512}
 PLANT_NOISE=${PLANT_NOISE:-0.3}
 HELD_OUT=128

@@ -1,7 +1,8 @@
 """Check finished artefacts byte by byte: checksums, counts, and the chain back to their inputs.
 
     python3 tools/verify.py PATH ...
-    python3 tools/verify.py --adopt PATH ... [--tokenizer-path checkpoints/qwen/1.8B]
+    python3 tools/verify.py --adopt PATH ... [--tokenizer-path checkpoints/qwen/1.8B] \
+        [--max-length 1025]
 
 PATHs are artefact folders or folders that hold some. --adopt checks corpora and models that were
 made by others and writes their manifest.json. Exit code 3 if anything is damaged.
@@ -25,11 +26,11 @@ from data_utils import artefact
 from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError, ProgramError
 from data_utils.flags import flag, parse
+from data_utils.names import absolute
 from data_utils.output import Output
 from data_utils.tokenizer import load_tokenizer, tokenizer_fingerprint
 from miniplm.scores import VALUES, Scores
 
-ROWS = 1 << 20  # index entries looked at in one go
 MAKE_AGAIN = "run the stage that makes it again (README: stages)"
 
 
@@ -40,18 +41,23 @@ class Settings:
     paths: list[str] = flag([], "artefact folders, or folders that hold some")
     adopt: list[str] = flag([], "corpora and models made by others: check and write a manifest")
     tokenizer_path: str = flag("", "with --adopt: the tokenizer of the corpora")
+    max_length: int = flag(0, "with --adopt: tokens of a row at most; 0: as the folder's name says")
+
+    def __post_init__(self) -> None:
+        if self.max_length < 0:
+            raise ValueError("--max-length must be at least 1")
 
 
 def main() -> None:
     settings = parse(Settings, positional="paths...")
     if not settings.paths and not settings.adopt:
         raise InputError("no PATH is given", fix="python3 tools/verify.py PATH ...")
-    folders = [folder for path in settings.paths for folder in find(Path(path).resolve())]
-    adopted = [Path(path).resolve() for path in settings.adopt]
+    folders = [folder for path in settings.paths for folder in find(absolute(path))]
+    adopted = [absolute(path) for path in settings.adopt]
     problems = [
         problem
         for folder in folders + adopted
-        for problem in check(folder, settings.tokenizer_path if folder in adopted else None)
+        for problem in check(folder, settings if folder in adopted else None)
     ]
     for problem in problems:
         print(problem)
@@ -67,7 +73,7 @@ def find(place: Path) -> list[Path]:
     """The artefact folders at or below a place."""
     if not place.is_dir():
         raise InputError("there is no such folder", where=place, fix="give an artefact's folder")
-    found = sorted(path.parent for path in place.rglob(artefact.MANIFEST))
+    found = sorted(p.parent for p in artefact.files_below(place) if p.name == artefact.MANIFEST)
     if not found:
         raise InputError(
             "there is no finished artefact",
@@ -77,14 +83,15 @@ def find(place: Path) -> list[Path]:
     return found
 
 
-def check(folder: Path, adopt_with: str | None) -> list[str]:
-    """Problems of one artefact, each a line; with a tokenizer path or "" it is adopted."""
+def check(folder: Path, adopt_with: Settings | None) -> list[str]:
+    """Problems of one artefact, each a line; with settings it is adopted."""
     try:
         manifest = artefact.read_manifest(folder)
         if manifest is None and adopt_with is not None:
             manifest = adopt(folder, adopt_with)
         for entry in tqdm(manifest["files"], desc=folder.name, unit="file", leave=False):
-            artefact.check_files(folder, {**manifest, "files": [entry]}, MAKE_AGAIN, contents=True)
+            artefact.check_file(folder, entry, manifest["kind"], MAKE_AGAIN, contents=True)
+        artefact.check_no_more(folder, manifest)
         check_counts(folder, manifest)
         check_inputs(folder, manifest)
     except ProgramError as error:
@@ -120,30 +127,14 @@ def check_counts(folder: Path, manifest: dict) -> None:
 
 
 def count_tokens(corpus: Corpus) -> int:
-    """Tokens of all rows; rows must lie back to back inside their .bin."""
-    total = 0
-    for shard in corpus.shards:
-        expected = 0
-        for start in range(0, len(shard), ROWS):
-            lengths = np.asarray(shard.lengths[start : start + ROWS], np.int64)
-            offsets = expected + np.cumsum(lengths) - lengths
-            found = shard.offsets[start : start + ROWS] // shard.tokens.itemsize
-            bad = np.flatnonzero((found != offsets) | (lengths < 0))
-            if len(bad):
-                raise ArtefactError(
-                    f"row {start + int(bad[0])} does not begin where the one before it ends",
-                    where=f"{shard.prefix}.idx",
-                    fix="get or make the shard again",
-                )
-            expected += int(lengths.sum())
-        total += expected
-    return total
+    """Tokens of all rows, which lie back to back in their .bin: opening the corpus says so."""
+    return sum(len(shard.tokens) for shard in corpus.shards)
 
 
 def check_inputs(folder: Path, manifest: dict) -> None:
     """Inputs that still lie where they lay must be the ones the artefact was made from."""
     for name, entry in manifest["inputs"].items():
-        place = (folder / entry["path"]).resolve()
+        place = artefact.input_place(folder, entry)
         found = artefact.read_manifest(place) if place.is_dir() else None
         if found is not None and found["fingerprint"] != entry["fingerprint"]:
             raise ArtefactError(
@@ -155,7 +146,7 @@ def check_inputs(folder: Path, manifest: dict) -> None:
             )
 
 
-def adopt(folder: Path, tokenizer_path: str) -> dict:
+def adopt(folder: Path, settings: Settings) -> dict:
     """Write the manifest of a corpus or model that others made."""
     if not folder.is_dir():
         raise InputError("there is no such folder", where=folder, fix="give a corpus or a model")
@@ -169,17 +160,17 @@ def adopt(folder: Path, tokenizer_path: str) -> dict:
         kind = "model"
     else:
         kind, split = "corpus", "test" if (folder / "test_0.idx").exists() else "data"
-        corpus = Corpus(folder, split)
+        corpus = Corpus(folder, split, max_length=settings.max_length)
         content |= {"max_length": corpus.max_length, "split": split}
         counts = {"sequences": len(corpus), "tokens": count_tokens(corpus)}
-        if tokenizer_path:
-            tokenizer = load_tokenizer(Path(tokenizer_path).resolve())
+        if settings.tokenizer_path:
+            tokenizer = load_tokenizer(absolute(settings.tokenizer_path))
             content |= {"tokenizer": tokenizer_fingerprint(tokenizer)}
             content |= {"eos_id": tokenizer.eos_token_id}
     files = [
         str(path.relative_to(folder))
-        for path in folder.rglob("*")
-        if path.is_file() and path.name not in (artefact.LOCK, artefact.MANIFEST)
+        for path in artefact.files_below(folder)
+        if path.name not in (artefact.LOCK, artefact.MANIFEST)
     ]
     output = Output(folder, kind, "tools/verify.py --adopt", content, {})
     return output.finish(files, counts)

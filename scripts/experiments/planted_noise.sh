@@ -9,7 +9,7 @@ set -euo pipefail
 
 CODE=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 mkdir -p "${1:-$CODE/planted_noise}"
-BASE=$(cd "${1:-$CODE/planted_noise}" && pwd)
+BASE=$(cd "${1:-$CODE/planted_noise}" && pwd -P)
 SEQUENCES=${EXPERIMENT_SEQUENCES:-512}
 SHARES=${SHARES:-0 0.1 0.3 0.5}
 SEEDS=${SEEDS:-1 2 3}

@@ -12,7 +12,7 @@ from data_utils import artefact
 from data_utils.corpus import Corpus, shard_range
 from data_utils.errors import ArtefactError, InputError
 from data_utils.output import Output
-from data_utils.shards import write_shard
+from data_utils.shards import Shards, write_shard
 from tests import make
 
 SIZES = (7, 1, 0, 5, 9)  # rows a shard
@@ -20,10 +20,10 @@ SIZES = (7, 1, 0, 5, 9)  # rows a shard
 
 @pytest.fixture(scope="module")
 def rows():
-    """Rows of random lengths; two have none."""
+    """Rows of random lengths; two have one token."""
     generator = np.random.default_rng(0)
     rows = [generator.integers(0, 600, generator.integers(1, 9)) for _ in range(sum(SIZES))]
-    rows[3] = rows[12] = np.empty(0, np.int64)
+    rows[3] = rows[12] = rows[0][:1]
     return rows
 
 
@@ -154,21 +154,17 @@ def test_identity_of_a_corpus_without_manifest(tmp_path, folder, rows):
 def test_an_offset_out_of_range_names_the_file_and_row(tmp_path, rows, offset):
     folder = write_plain(tmp_path / "qwen-65", rows)
     poke(folder / "data_0.idx", 34 + 4 * SIZES[0] + 8 * 2, offset, 8)
-    corpus = Corpus(folder)
-    corpus.batch(np.array([0, 1, 4]), 0)
-    assert_row_2_is_refused(corpus)
+    assert_row_2_is_refused(folder)
 
 
 @pytest.mark.parametrize("length", [-1, -(2**31), 10**6, 2**31 - 1])
 def test_a_length_out_of_range_names_the_file_and_row(tmp_path, rows, length):
     folder = write_plain(tmp_path / "qwen-65", rows)
     poke(folder / "data_0.idx", 34 + 4 * 2, length, 4)
-    corpus = Corpus(folder)
-    corpus.batch(np.array([0, 1, 4]), 0)
-    assert_row_2_is_refused(corpus)
+    assert_row_2_is_refused(folder)
     if length < 0:
         with pytest.raises(ArtefactError, match=r"row 2 .* in .*data_0\.idx"):
-            corpus.lengths(np.array([1, 2]))
+            Shards([folder / "data_0"]).lengths(np.array([1, 2]))
 
 
 def poke(path, at, number, size):
@@ -177,16 +173,18 @@ def poke(path, at, number, size):
     path.write_bytes(content)
 
 
-def assert_row_2_is_refused(corpus):
-    for read in (
-        lambda: corpus.batch(np.array([4, 2]), 0),
-        lambda: list(corpus.runs(np.array([1, 2, 4]))),
-        lambda: corpus.write(np.array([1, 2, 4]), None),
-        lambda: corpus.row(2),
-    ):
-        with pytest.raises(ArtefactError, match=r"row 2 .* in .*data_0\.idx") as caught:
-            read()
-        assert caught.value.code == 3
+def assert_row_2_is_refused(folder):
+    """When the corpus is opened, and where rows are read all the same."""
+    with pytest.raises(ArtefactError, match=r"row [23] .* in .*data_0\.idx") as caught:
+        Corpus(folder)
+    assert caught.value.code == 3
+    shards = Shards([folder / "data_0"])
+    shards.spans(np.array([0, 1, 4]))
+    for rows in ([4, 2], [1, 2, 4]):
+        with pytest.raises(ArtefactError, match=r"row 2 .* in .*data_0\.idx"):
+            shards.spans(np.array(rows))
+    with pytest.raises(ArtefactError, match=r"row 2 .* in .*data_0\.idx"):
+        shards.ascending_spans(np.array([1, 2, 4]))
 
 
 @pytest.mark.parametrize("suffixes", [(".idx",), (".bin",), (".idx", ".bin")])
@@ -223,12 +221,12 @@ def test_shards_of_two_token_types_are_refused(tmp_path, rows):
         Corpus(folder)
 
 
-def test_runs_do_not_take_what_lies_between_rows(tmp_path, rows):
+def test_rows_must_lie_back_to_back(tmp_path, rows):
     folder = write_plain(tmp_path / "qwen-65", rows)
     index = folder / "data_0.idx"
     poke(index, 34, len(rows[0]) - 1, 4)  # row 0 ends before row 1 begins
-    runs = list(Corpus(folder).runs(np.array([0, 1])))
-    assert [run.tolist() for run in runs] == [rows[0][:-1].tolist(), rows[1].tolist()]
+    with pytest.raises(ArtefactError, match=r"row 1 .* in .*data_0\.idx"):
+        Corpus(folder)
 
 
 def test_side_files_must_fit_their_shards(tmp_path, rows):

@@ -32,6 +32,7 @@ from data_utils.chunker import Chunker
 from data_utils.encode import Encoder
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
+from data_utils.names import check_name
 from data_utils.output import Output
 from data_utils.shards import token_type
 from data_utils.text import BRING_TEXT, Documents, text_files
@@ -74,6 +75,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.max_length < 2 or self.shard_size < 1 or self.workers < 0:
             raise ValueError("--max-length is below 2, --shard-size below 1 or --workers below 0")
+        check_name("--split", self.split)
         self.workers = self.workers or len(os.sched_getaffinity(0))
 
 

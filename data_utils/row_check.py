@@ -1,0 +1,59 @@
+"""Whether a shard's rows are what a corpus may have: all are looked at when it is opened.
+
+That costs 12 bytes a row, read in order, and is done once in a process.
+"""
+
+import os
+from functools import lru_cache
+
+import numpy as np
+
+from data_utils.errors import ArtefactError
+from data_utils.shards import HEADER, VERIFY, Header
+
+ROWS = 1 << 16  # looked at together: their numbers stay in the processor's cache
+
+
+def longest_row(header: Header) -> tuple[int, int]:
+    """(tokens of the shard's longest row, its number), (0, 0) of none.
+
+    Each row must have a token at least and begin where the one before it ends; an ArtefactError
+    names the row that does not.
+    """
+    state = os.stat(f"{header.prefix}.idx")
+    return _longest_row(header, state.st_ino, state.st_mtime_ns)
+
+
+@lru_cache(maxsize=1 << 12)
+def _longest_row(header: Header, *_: int) -> tuple[int, int]:
+    n, longest, expected = header.sequences, (0, 0), 0
+    # Read, not mapped: the pages of a large corpus would count as this process's memory.
+    with open(f"{header.prefix}.idx", "rb") as file:
+        for start in range(0, n, ROWS):
+            count, places = min(ROWS, n - start), HEADER.size + 4 * n
+            number = file.fileno()
+            lengths = np.frombuffer(os.pread(number, 4 * count, HEADER.size + 4 * start), "<i4")
+            offsets = np.frombuffer(os.pread(number, 8 * count, places + 8 * start), "<i8")
+            ends = expected + np.cumsum(lengths, dtype=np.int64)
+            _check(header, start, lengths, offsets == (ends - lengths) * header.dtype.itemsize)
+            at = int(lengths.argmax())
+            longest = max(longest, (int(lengths[at]), -start - at))  # of equal ones the first
+            expected = int(ends[-1])
+    return longest[0], -longest[1]
+
+
+def _check(header: Header, start: int, lengths: np.ndarray, joined: np.ndarray) -> None:
+    """Refuse the rows from start on if one has no tokens or is not joined to the one before it."""
+    if lengths.min() > 0 and joined.all():
+        return
+    for what, bad in (
+        ("has a negative number of tokens", lengths < 0),
+        ("does not begin where the one before it ends", ~joined),
+        ("has no tokens", lengths == 0),
+    ):
+        if bad.any():
+            raise ArtefactError(
+                f"row {start + int(bad.argmax())} of the shard {what}",
+                where=f"{header.prefix}.idx",
+                fix=VERIFY,
+            )
