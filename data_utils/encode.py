@@ -98,7 +98,7 @@ class Encoder:
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            return f"gigatoken cannot read this tokenizer ({reason})"
+            return f"gigatoken cannot read this tokenizer ({ascii(reason)[1:-1]})"
         self.fast = fast
         self.characters = Characters(
             functools.partial(encode_fast, fast), functools.partial(encode_slow, self.tokenizer)

@@ -59,6 +59,8 @@ def load_tokenizer(folder: Path):
         raise InputError(
             f"the tokenizer cannot be read ({reason})", where=folder, fix=fix
         ) from error
+    if not tokenizer.is_fast:
+        raise InputError("the tokenizer is one of Python code alone", where=folder, fix=fix)
     if tokenizer.eos_token_id is None:
         raise InputError(
             "the tokenizer has no end-of-text token",

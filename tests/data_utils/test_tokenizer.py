@@ -224,3 +224,20 @@ def test_an_absurd_id_is_refused(tokenizer_folder, tmp_path):
     folder = with_gap(tokenizer_folder, tmp_path / "gap", 1 << 31)
     with pytest.raises(InputError, match="too large"):
         load_tokenizer(folder)
+
+
+def test_without_tokenizer_json_the_other_files_are_read(tokenizer_folder, tmp_path, plain):
+    """A vocabulary and merges; a tokenizer of Python code alone has nothing that encodes here."""
+    model = json.loads((tokenizer_folder / "tokenizer.json").read_bytes())["model"]
+    (tmp_path / "vocab.json").write_text(json.dumps(model["vocab"]))
+    merges = "\n".join(map(" ".join, model["merges"]))
+    (tmp_path / "merges.txt").write_text(f"#version: 0.2\n{merges}\n", encoding="utf-8")
+    config = {"tokenizer_class": "GPT2Tokenizer", "eos_token": make.EOS, "bos_token": "<|bos|>"}
+    config |= {"unk_token": make.EOS, "add_bos_token": True, "split_special_tokens": True}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    tokenizer = load_tokenizer(tmp_path)
+    encoder = Encoder(tmp_path, tokenizer, 1, TEXTS)
+    assert split(encode_slow(tokenizer, TEXTS)) == split(encoder.encode(TEXTS)) == plain
+    (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "ByT5Tokenizer"}')
+    with pytest.raises(InputError, match="Python code alone"):
+        load_tokenizer(tmp_path)
