@@ -63,6 +63,19 @@ class Blocks:
         finally:
             temporary.unlink(missing_ok=True)
 
+    def require_place(self) -> None:
+        """Find out before any work whether the folder's file system can publish a block."""
+        probe = self.folder / f".block_probe.{self.worker}"
+        other = probe.with_name(f"{probe.name}.placed")
+        try:
+            probe.touch()
+            place(probe, other)
+        except FileNotFoundError:  # the finisher has swept it away
+            pass
+        finally:
+            probe.unlink(missing_ok=True)
+            other.unlink(missing_ok=True)
+
     def take(self) -> Iterator[int]:
         """Claimed blocks to compute, until all are published by this or by other workers."""
         try:

@@ -116,18 +116,6 @@ def rename_no_replace(*names: int | bytes) -> int:
     return 0 if call(*names, RENAME_NOREPLACE) == 0 else ctypes.get_errno()
 
 
-def require_place(folder: Path) -> None:
-    """Find out before any work whether place() can do its own in a folder."""
-    probe = folder / f".probe.{uuid.uuid4().hex[:12]}"
-    other = probe.with_name(f"{probe.name}.placed")
-    try:
-        probe.touch()
-        place(probe, other)
-    finally:
-        probe.unlink(missing_ok=True)
-        other.unlink(missing_ok=True)
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write value as indented JSON, atomically."""
     with atomic_file(path, "w") as file:

@@ -28,7 +28,6 @@ import numpy as np
 import torch
 
 from data_utils import artefact
-from data_utils.disk import require_place
 from data_utils.errors import ArtefactError, Stopped
 from data_utils.flags import parse
 from data_utils.output import lock
@@ -85,7 +84,7 @@ def score(settings: Settings, stop: "Stop") -> None:
         job.output.begin()
     job.check_present()
     if job.blocks.missing():
-        require_place(job.output.folder)
+        job.blocks.require_place()
         work(job, settings, stop)
     finish(job)
 

@@ -87,7 +87,7 @@ def without_encoding(call: ast.Call) -> bool:
     name = function.id if isinstance(function, ast.Name) else getattr(function, "attr", "")
     owner = function.value if isinstance(function, ast.Attribute) else None
     named = {keyword.arg: keyword.value for keyword in call.keywords}
-    if "encoding" in named:
+    if {"encoding", None} & named.keys():  # None: **options, as disk.atomic_file has them
         return False
     if name in ("read_text", "write_text"):  # of a Path, not of a module of ours
         modules = ("page", "real_input", "make")

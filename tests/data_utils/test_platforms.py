@@ -56,7 +56,7 @@ def test_a_lock_that_fails_otherwise_is_no_missing_one(tmp_path, monkeypatch):
 def test_without_hard_links_the_first_one_stays_too(number, tmp_path, monkeypatch):
     """exFAT, many of FUSE's: a block, a record of a failure."""
     lacks(monkeypatch, os, "link", number)
-    disk.require_place(tmp_path)
+    Blocks(tmp_path, 1, ".txt").require_place()
     assert not list(tmp_path.iterdir())
     first, late = Blocks(tmp_path, 1, ".txt"), Blocks(tmp_path, 1, ".txt")
     assert first.publish(0, lambda path: path.write_text("first"))
@@ -72,7 +72,7 @@ def test_without_any_way_to_place_a_file_it_is_told_beforehand(tmp_path, monkeyp
     lacks(monkeypatch, os, "link", errno.EPERM)
     monkeypatch.setattr(disk, "rename_no_replace", lambda *_: errno.EINVAL)
     with pytest.raises(EnvironmentFault) as caught:
-        disk.require_place(tmp_path)
+        Blocks(tmp_path, 1, ".txt").require_place()
     assert str(tmp_path) in str(caught.value) and not list(tmp_path.iterdir())
     assert not record.write_record(tmp_path / "record", 2, "it shows its own message")
     assert not list(tmp_path.iterdir())
