@@ -98,6 +98,8 @@ class Corpus:
         said = {"where": f"{prefix}.idx", "expected": self.announced, "found": tokens}
         if self.length_guess:
             adopt = f"python3 tools/verify.py --adopt {self.folder} --max-length {tokens}"
+            if self.manifest is not None:
+                adopt = f"let the folder's name end in -{tokens}"
             fix = f"tokenise with MAX_LENGTH={self.max_length}, or, if that is meant, {adopt}"
             return InputError(what, **said, fix=fix)
         return ArtefactError(what, **said, fix="get or make the corpus again (MAX_LENGTH)")

@@ -46,14 +46,10 @@ def _check(header: Header, start: int, lengths: np.ndarray, joined: np.ndarray) 
     """Refuse the rows from start on if one has no tokens or is not joined to the one before it."""
     if lengths.min() > 0 and joined.all():
         return
-    for what, bad in (
-        ("has a negative number of tokens", lengths < 0),
-        ("does not begin where the one before it ends", ~joined),
-        ("has no tokens", lengths == 0),
-    ):
-        if bad.any():
-            raise ArtefactError(
-                f"row {start + int(bad.argmax())} of the shard {what}",
-                where=f"{header.prefix}.idx",
-                fix=VERIFY,
-            )
+    none = lengths < 1
+    row = int(none.argmax() if none.any() else joined.argmin())
+    what = (
+        f"has {lengths[row]} tokens" if none.any() else "does not begin where the one before ends"
+    )
+    where = f"{header.prefix}.idx"
+    raise ArtefactError(f"row {start + row} of the shard {what}", where=where, fix=VERIFY)

@@ -40,7 +40,7 @@ done
 [[ $MAX_LENGTH =~ ^[1-9][0-9]*$ ]] ||
   refuse "MAX_LENGTH is a number of tokens, not $MAX_LENGTH" "e.g. MAX_LENGTH=1025"
 # One folder for one ratio, however it is written: as the selection, Python's {ratio:g}, names it.
-[[ $RATIO =~ ^[0-9.]+([eE][+-]?[0-9]+)?$ ]] &&
+[[ $RATIO =~ ^[0-9.]+([eE][+-]?[0-9]{1,2})?$ ]] &&
   RATIO=$(LC_ALL=C && printf '%g' "$RATIO" 2> /dev/null) &&
   [[ $RATIO =~ ^(1|0\.[0-9]+|[1-9](\.[0-9]+)?e-[0-9]+)$ ]] ||
   refuse "RATIO is above 0 and at most 1, not $RATIO" "e.g. RATIO=0.5"

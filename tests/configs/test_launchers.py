@@ -337,3 +337,52 @@ def test_one_node_of_slurm_takes_no_places_from_the_shell_that_submitted(tmp_pat
         encoding="utf-8",
     )
     assert done.returncode == 0 and done.stdout.endswith("[]\n"), done.stderr
+
+
+NAMED = "scripts/miniplm/pretraining/qwen/200M.sh"  # its corpus has all names in it
+
+
+@pytest.mark.parametrize(
+    "written",
+    "0.5 0.50 .5 5e-1 5E-01 00.5 1 1.0 1. 0.25 1e-5 0.00001 .1234567 0.3000 3e-01".split(),
+)
+def test_a_ratio_is_one_folder_however_it_is_written(written, echo):
+    """For the launchers as for the selection."""
+    corpus = flags(words(echo, NAMED, "/base", RATIO=written))["data-dir"]
+    assert corpus == selection.Settings(ratio=float(written)).output_folder()
+    converted = "scripts/tools/convert_tokenization/convert_tokenization_qwen_mamba.sh"
+    assert flags(words(echo, converted, "/base", RATIO=written))["data-dir"] == corpus
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        *({"RATIO": value} for value in "0 0.0 1.5 2 -0.5 nan inf 0x1 half 0,5 50% 1e5".split()),
+        *({"RATIO": value} for value in ("'a", "0.5 ", "0.5\n1", ".", "1e-400", "$(ls)")),
+        *({"MAX_LENGTH": value} for value in ("0", "-1", "1e3", "01025", "a", "1025 ", "1.5")),
+        *(
+            {name: value}
+            for name in ("DATA_NAME", "TOKENIZER_NAME", "TEACHER_NAME", "REF_NAME")
+            for value in ("a/b", "..", "/x", "-x", ".x", "a\nb", "a\tb", "\x1b")
+        ),
+    ],
+    ids=ascii,
+)
+def test_names_that_are_none_are_refused_before_anything_starts(variables, echo):
+    for launcher in (NAMED, "scripts/eval/lm.sh"):
+        result = subprocess.run(
+            ["bash", CODE_ROOT / launcher, "/base"],
+            env={"PATH": os.environ["PATH"], "PYTHON": str(echo), "NPROC": "1", **variables},
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode == 2 and result.stdout == ""
+        assert result.stderr.startswith("ERROR ") and " Fix: " in result.stderr
+        assert next(iter(variables)) in result.stderr
+
+
+def test_names_with_spaces_and_other_letters_work(echo):
+    variables = {"DATA_NAME": "my pile", "TEACHER_NAME": "東京 1.8B", "REF_NAME": "$(a)*"}
+    corpus = flags(words(echo, NAMED, "/base", **variables))["data-dir"]
+    names = {name.lower(): value for name, value in variables.items()}
+    assert corpus == selection.Settings(**names).output_folder()

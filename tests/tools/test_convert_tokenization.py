@@ -93,7 +93,9 @@ def split(block: token_converter.Block) -> list[list[int]]:
 
 TOKENS = st.one_of(st.just(EOS), st.just(BOS), st.integers(2, 599), st.integers(2, 260))
 ROWS = st.lists(
-    st.one_of(st.lists(TOKENS, max_size=14), st.lists(st.just(EOS), max_size=12)),
+    st.one_of(
+        st.lists(TOKENS, min_size=1, max_size=14), st.lists(st.just(EOS), min_size=1, max_size=12)
+    ),
     min_size=1,
     max_size=6,
 )

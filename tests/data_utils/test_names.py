@@ -1,0 +1,132 @@
+"""Names and paths that users type are safe file names, or refused before any work."""
+
+import os
+import sys
+
+import pytest
+
+from data_utils.errors import InputError
+from data_utils.flags import base_folder, parse, under
+from eval import compare, lm
+from miniplm import difference, selection
+from tests import make, programs
+from tools.process_data import tokenize_pile
+
+GOOD = [
+    "a",
+    "qwen_1.8B",
+    "my run",
+    "naïve 東京",
+    "a,b",
+    "r0.5",
+    "x" * 200,
+    "[a]*?",
+    "a..b",
+    "$HOME",
+]
+BAD = {
+    "empty": "",
+    "up": "..",
+    "here": ".",
+    "slash": "qwen/200M",
+    "absolute": "/etc/x",
+    "way up": "../x",
+    "dash": "-x",
+    "flag": "--help",
+    "hidden": ".x",
+    "newline": "a\nb",
+    "tab": "a\tb",
+    "escape": "\x1b[31m",
+    "spaces": " ",
+    "space behind": "a ",
+    "long": "x" * 201,
+    "long in bytes": "é" * 101,
+    "no UTF-8": "a\udcff",
+}
+FIELDS = [  # settings that become a file's or folder's name
+    (lm.Settings, "ckpt_name", {"model_path": "m"}),
+    (lm.Settings, "split", {"model_path": "m"}),
+    (difference.Settings, "teacher_name", {}),
+    (difference.Settings, "ref_name", {}),
+    (selection.Settings, "teacher_name", {}),
+    (selection.Settings, "ref_name", {}),
+    (selection.Settings, "data_name", {}),
+    (tokenize_pile.Settings, "split", {}),
+]
+
+
+@pytest.mark.parametrize(
+    "settings, field, others", FIELDS, ids=lambda v: getattr(v, "__module__", v)
+)
+def test_each_name_is_checked_where_flags_are_read(settings, field, others):
+    for name in GOOD:
+        assert getattr(settings(**others, **{field: name}), field) == name
+    for name in BAD.values():
+        if name == "" and field == "ckpt_name":
+            continue  # its default
+        with pytest.raises(ValueError, match=field.replace("_", "-")):
+            settings(**others, **{field: name})
+        words = [f"--{field.replace('_', '-')}={name}"]
+        words += [word for k, v in others.items() for word in ("--" + k.replace("_", "-"), v)]
+        with pytest.raises(InputError) as caught:
+            parse(settings, words)
+        assert caught.value.code == 2 and "\n" not in str(caught.value)
+        assert str(caught.value).encode() and "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path, name", [("a/b", "b"), ("a/b/", "b"), (".", None), ("a/..", None)])
+def test_the_name_of_a_result_by_its_models_folder(path, name):
+    if name:
+        assert lm.Settings(model_path=path).ckpt_name == name
+    else:
+        with pytest.raises(ValueError, match="ckpt-name"):
+            lm.Settings(model_path=path)
+
+
+def test_names_of_runs():
+    assert compare.Settings(runs="a b=x/y,c=z").folders == {"a b": "x/y", "c": "z"}
+    for name in ("a/b", "..", "-x", "a\nb"):
+        with pytest.raises(ValueError, match="--runs"):
+            compare.Settings(runs=f"ok=x,{name}=y")
+
+
+def test_a_bad_name_ends_before_the_evaluation(tmp_path):
+    for name in ("qwen/200M", "..", "a\nb"):
+        words = ["--model-path", "none", "--ckpt-name", name]
+        run = programs.call(tmp_path, "eval.lm", tmp_path, *words)
+        programs.one_message(run, 2, "--ckpt-name")
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("name", ["my run", "東京", "[a]*", "x" * 200])
+def test_names_that_are_unusual_work(name, tmp_path, tokenizer_folder, monkeypatch):
+    base = tmp_path / "a base [1]"
+    rows = make.random_rows(4, 600, 0, longest=9)
+    make.save_corpus(base / name / "c-65", rows, tokenizer_folder, split=name)
+    make.save_model(base / "m", make.qwen_config(600), 0)
+    flags = {"model_path": "m", "data_dir": f"{name}/c-65", "split": name, "ckpt_name": name}
+    words = [str(word) for word in programs.flags({**flags, "precision": "fp32"})]
+    monkeypatch.setattr(sys, "argv", ["lm.py", str(base), *words])
+    lm.main()
+    found = {path.name for path in (base / "results/eval/lm").iterdir()}
+    assert found == {f"{name}.json", f"{name}.npy"}
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["a\nb", "results/\x1b[1m", "x" * 256, "é" * 128, "a/" * 1800, "a\udcffb", "~/" + "y" * 300],
+)
+def test_paths_that_no_file_system_takes(path, tmp_path):
+    for read in (lambda: under(tmp_path, path), lambda: base_folder(path)):
+        with pytest.raises(InputError) as caught:
+            read()
+        assert caught.value.code == 2 and "\n" not in str(caught.value)
+        assert str(caught.value).encode()
+
+
+@pytest.mark.parametrize("path", ["a b", "-x", "x" * 255, "~nobody-here/x", "a/../b", "[x]*"])
+def test_paths_that_are_unusual_work(path, tmp_path):
+    place = under(tmp_path, path)
+    place.mkdir(parents=True)
+    assert os.path.samefile(place, tmp_path / path if ".." not in path else tmp_path / "b")
+    assert base_folder(str(place)) == place
