@@ -117,7 +117,7 @@ def converter(request, base, tmp_path_factory):
 @settings(max_examples=60)
 @given(rows=ROWS)
 def test_random_rows_become_what_the_obvious_converter_makes(converter, base, rows):
-    """End-of-text anywhere, bytes that are no characters, empty rows, rows of only end-of-text."""
+    """End-of-text anywhere, bytes that are no characters, rows of only end-of-text."""
     converter, front, how = converter
     old, new = load_tokenizer(base / "old"), load_tokenizer(base / "new")
     folder = Path(converter.rules.corpus).parent / "random-65"

@@ -137,11 +137,11 @@ def test_wrong_corpora_and_sources_are_refused(base, tmp_path):
         planted(base, "twice", "--data-dir", "once", "--noise", 0.1)
     with pytest.raises(InputError, match="no source of the corpus is named 'licences'"):
         planted(base, "x", "--boilerplate", 0.1, "--boilerplate-source", "licences")
-    (tmp_path / "bare-30").mkdir()
+    (tmp_path / "bare-65").mkdir()
     rows = make.random_rows(5, 600, EOS)
-    write_shard(tmp_path / "bare-30/data_0", [len(row) for row in rows], rows, token_type(600))
+    write_shard(tmp_path / "bare-65/data_0", [len(row) for row in rows], rows, token_type(600))
     with pytest.raises(InputError, match="does not know the sources"):
-        planted(base, "y", "--data-dir", tmp_path / "bare-30", "--noise", 0.1)
+        planted(base, "y", "--data-dir", tmp_path / "bare-65", "--noise", 0.1)
 
 
 def test_run_again_it_changes_nothing_and_another_share_is_refused(base):
