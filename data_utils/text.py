@@ -1,14 +1,18 @@
 """Files of documents: .jsonl, .jsonl.zst, .jsonl.gz and .parquet are read, .jsonl[.zst] written.
 
+What else stands in a folder of text is refused by name, so that nothing is left out in silence.
+
 A document is {"text": str, "meta": {"pile_set_name": str, ...}}, the Pile's form. What is not, is
 an error that names file and line, or is skipped and listed where the caller asks for it.
 """
 
+import codecs
 import contextlib
 import gzip
 import io
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,10 +23,21 @@ import zstandard
 from data_utils.errors import InputError
 
 SUFFIXES = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
+# What lies beside text everywhere and is none: descriptions, licences, records, hidden files.
+NO_TEXT = re.compile(
+    r"\..*|.*\.(md|html)|(readme|licen[cs]e|notice|citation)(\..*)?|(sha256|md5)sums?(\.txt)?"
+    r"|(manifest|settings|progress|dataset_infos?|dataset_dict|state)\.json",
+    re.IGNORECASE,
+)
+SKIP_OTHERS = (
+    f"turn it into {', '.join(SUFFIXES)}, move it away, or pass such files over with "
+    "--skip-other-files true"
+)
+WINDOW = 1 << 31  # bytes; zstd --ultra --long=31 writes frames that need as much
 BRING_TEXT = "run tools/get_pile.py, or put Pile-format .jsonl files there"
 FIX = (
     'get or mend the file; a document is {"text": ..., "meta": {"pile_set_name": ...}}; tokenising '
-    "goes on without bad lines with --skip-bad-lines true"
+    "and copying go on without bad lines with --skip-bad-lines true"
 )
 
 
@@ -31,21 +46,68 @@ def natural(path: Path) -> list:
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
 
 
-def text_files(folder: Path) -> list[Path]:
-    """The files of documents in folder, or in folder/train if there is one, in natural order."""
+def text_files(folder: Path, skip_others: bool = False) -> list[Path]:
+    """The files of documents in folder, or in folder/train if there is one, in natural order.
+
+    Everything there is read, or an InputError that names it: other formats, links that lead
+    nowhere, empty files, folders with documents, one name in two formats. skip_others: files of
+    other formats and folders are passed over, and named on the terminal.
+    """
     # A copy of the hub's data set has train/ beside the validation and test files.
     place = folder / "train" if (folder / "train").is_dir() else folder
-    files = (
-        [path for path in place.glob("*") if path.name.endswith(SUFFIXES)] if place.is_dir() else []
-    )
-    files = [path for path in files if path.is_file() and not path.name.startswith(".")]
+    there = sorted(place.glob("*"), key=natural) if place.is_dir() else []
+    there = [path for path in there if not NO_TEXT.fullmatch(path.name)]
+    files = [path for path in there if path.name.endswith(SUFFIXES) and not path.is_dir()]
+    others = [path for path in there if path not in files and holds_something(path)]
+    if others and not skip_others:
+        raise left_out("is not a file of documents", others, SKIP_OTHERS)
+    if others:
+        print(f"passed over in {place}: {', '.join(path.name for path in others)}", flush=True)
+    check_text_files(files)
+    if place != folder:
+        print(f"reading {place} alone of {folder}", flush=True)
     if not files:
         raise InputError(
             f"there are no {', '.join(SUFFIXES)} files",
             where=place,
             fix="give the folder that holds the text (or whose folder train/ does)",
         )
-    return sorted(files, key=natural)
+    return files
+
+
+def check_text_files(files: list[Path]) -> None:
+    """Each file is there, has content, and stands there in one format only."""
+    missing = [path for path in files if not path.exists()]
+    if missing:
+        raise left_out(
+            "is a link that leads nowhere", missing, "bring the file, or remove the link"
+        )
+    # A plain text file of no bytes holds no documents; but so does one that never arrived.
+    empty = [path for path in files if path.stat().st_size == 0]
+    if empty:
+        raise left_out("is empty", empty, "get it again, or remove it")
+    stems = Counter(stem(path) for path in files)
+    twice = [path for path in files if stems[stem(path)] > 1]
+    if twice:
+        raise left_out("has its name in two formats", twice, "keep one of them: both would be read")
+
+
+def stem(path: Path) -> str:
+    """The name of a file of documents without its format."""
+    return next(path.name.removesuffix(s) for s in SUFFIXES if path.name.endswith(s))
+
+
+def holds_something(path: Path) -> bool:
+    """Whether leaving this path out may leave text out: a folder only if documents lie below it."""
+    if not path.is_dir():
+        return True
+    return any(below.name.endswith(SUFFIXES) for below in path.rglob("*"))
+
+
+def left_out(what: str, paths: list[Path], fix: str) -> InputError:
+    """The error for paths of an input folder that would not be read."""
+    more = f" (and {len(paths) - 1} more like it)" if len(paths) > 1 else ""
+    return InputError(f"what lies in the text's folder {what}{more}", where=paths[0], fix=fix)
 
 
 class ZstdReader(io.RawIOBase):
@@ -55,8 +117,12 @@ class ZstdReader(io.RawIOBase):
     """
 
     def __init__(self, raw: BinaryIO) -> None:
-        self.raw, self.frame = raw, zstandard.ZstdDecompressor().decompressobj()
+        self.raw, self.frame = raw, self._decompressor()
         self.ready, self.begun = memoryview(b""), False
+
+    @staticmethod
+    def _decompressor() -> Any:
+        return zstandard.ZstdDecompressor(max_window_size=WINDOW).decompressobj()
 
     def readable(self) -> bool:
         return True
@@ -66,7 +132,7 @@ class ZstdReader(io.RawIOBase):
             data = self.frame.unused_data if self.frame.eof else b""
             data = data or self.raw.read(1 << 17)
             if self.frame.eof and data:
-                self.frame, self.begun = zstandard.ZstdDecompressor().decompressobj(), False
+                self.frame, self.begun = self._decompressor(), False
             if not data:
                 if self.begun and not self.frame.eof:
                     raise EOFError("the file ends inside a zstd frame")
@@ -140,6 +206,7 @@ class Documents:
             ) from error
 
     def _lines(self, path: Path, skip: int) -> Iterator[tuple[int, bytes]]:
+        """Lines with their numbers; blank ones and a byte order mark are passed over."""
         size = max(path.stat().st_size, 1)
         with contextlib.ExitStack() as stack:
             raw = stack.enter_context(open(path, "rb"))
@@ -150,7 +217,9 @@ class Documents:
                 stream = io.BufferedReader(ZstdReader(raw), 1 << 20)
             for number, line in enumerate(stream, 1):
                 self.inside = raw.tell() / size
-                if number > skip:
+                if number == 1:
+                    line = line.removeprefix(codecs.BOM_UTF8)
+                if number > skip and not line.isspace() and line:
                     yield number, line
 
     def _parquet(self, path: Path, skip: int) -> Iterator[tuple[int, dict]]:
@@ -160,9 +229,17 @@ class Documents:
         try:
             with pyarrow.parquet.ParquetFile(path) as file:
                 names = [name for name in ("text", "meta") if name in file.schema_arrow.names]
+                if "text" not in names:
+                    raise InputError(
+                        "the file has no column text",
+                        where=path,
+                        expected="text",
+                        found=", ".join(file.schema_arrow.names) or "no columns",
+                        fix=FIX,
+                    )
                 number, total = 0, max(file.metadata.num_rows, 1)
                 for batch in file.iter_batches(batch_size=1024, columns=names):
-                    rows = batch.to_pylist() if number + len(batch) > skip else []
+                    rows = plain_rows(batch) if number + len(batch) > skip else []
                     for inside, row in enumerate(rows, 1):
                         if number + inside > skip:
                             self.inside = (number + inside) / total
@@ -170,6 +247,20 @@ class Documents:
                     number += len(batch)
         except (pyarrow.ArrowException, OSError) as error:
             raise EOFError(str(error).strip().split("\n")[0]) from error
+
+
+def plain_rows(batch: Any) -> list[Any]:
+    """The rows of a pyarrow batch; one whose strings are not UTF-8 is what was wrong with it."""
+    try:
+        return batch.to_pylist()
+    except UnicodeDecodeError:
+        rows = []
+        for number in range(len(batch)):
+            try:
+                rows += batch.slice(number, 1).to_pylist()
+            except UnicodeDecodeError as error:
+                rows.append(error)
+        return rows
 
 
 class BadDocument(InputError):
@@ -185,6 +276,8 @@ def check_document(document: Any, path: Path | str, number: int, source: str = "
 
     source: name for documents that state no source of their own.
     """
+    if isinstance(document, UnicodeDecodeError):
+        raise BadDocument(path, number, f"is not UTF-8 ({document})")
     if isinstance(document, bytes):
         try:
             document = orjson.loads(document)

@@ -37,6 +37,11 @@ PROBE = (
 )
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether the folder has the files of a tokenizer."""
+    return any((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json"))
+
+
 def load_tokenizer(folder: Path):
     """The Hugging Face tokenizer of a folder, from its files alone, with an end-of-text token.
 
@@ -47,7 +52,7 @@ def load_tokenizer(folder: Path):
     from transformers import PreTrainedTokenizerFast
 
     fix = "give a folder with tokenizer.json (TOKENIZER_PATH)"
-    if not (folder / "tokenizer.json").exists() and not (folder / "tokenizer_config.json").exists():
+    if not has_tokenizer(folder):
         raise InputError("there is no tokenizer", where=folder, fix=fix)
     try:
         loader = PreTrainedTokenizerFast

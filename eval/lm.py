@@ -27,6 +27,7 @@ from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.names import check_name
+from pretrain.belonging import end_of_text, require_belonging
 from pretrain.log_probs import mean_loss, row_log_probs
 from pretrain.models import GET_MODEL, Attention, Precision, load_model, resolve_precision
 
@@ -60,8 +61,9 @@ def main() -> None:
     corpus = Corpus(under(base, settings.data_dir), settings.split)
     model_folder = under(base, settings.model_path)
     model_identity = artefact.identity(model_folder, "model", GET_MODEL)
+    require_belonging(corpus, model_folder)
     precision = resolve_precision(settings.precision)
-    eos_id = corpus.end_of_text(under(base, settings.tokenizer_path))
+    eos_id = end_of_text(corpus, under(base, settings.tokenizer_path))
     model = load_model(model_folder, precision, settings.attention).eval()
     model = model.to("cuda" if torch.cuda.is_available() else "cpu")
     rows = np.arange(min(settings.limit or len(corpus), len(corpus)))

@@ -23,6 +23,7 @@ from data_utils.flags import base_folder, flag, parse, under
 from data_utils.output import Output
 from miniplm.score_job import open_corpus
 from miniplm.scores import first_bad, write_store
+from pretrain.belonging import end_of_text
 from pretrain.models import GET_MODEL
 
 GIVE = "give the folder with all score files of one model (--scores-dir)"
@@ -50,7 +51,7 @@ def main(argv: list[str]) -> None:
     settings = parse(Settings, argv, positional="base_path")
     base = base_folder(settings.base_path)
     corpus, first_row = open_corpus(under(base, settings.data_dir), settings.shards)
-    eos_id = corpus.end_of_text(under(base, settings.tokenizer_path))
+    eos_id = end_of_text(corpus, under(base, settings.tokenizer_path))
     folder = under(base, settings.scores_dir)
     files = find_files(folder)
     losses = read_files(files, len(corpus))

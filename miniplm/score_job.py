@@ -12,8 +12,8 @@ from data_utils.corpus import Corpus, shard_range
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, under
 from data_utils.output import Output
-from data_utils.tokenizer import load_tokenizer, tokenizer_fingerprint
 from miniplm.scores import FILL, SUFFIX, check_block, job_of
+from pretrain.belonging import end_of_text, require_belonging
 from pretrain.models import GET_MODEL, Attention, Precision, resolve_precision
 
 
@@ -91,7 +91,7 @@ def prepare(settings: Settings) -> Job:
             found=f"{corpus.first_shard}:{corpus.last_shard}",
             fix="choose SCORE_SHARDS outside REF_SHARDS, or add --allow-reference-data true",
         )
-    same_tokenizer(corpus, model_folder)
+    require_belonging(corpus, model_folder)
     resolve_precision(settings.precision)
     output = Output(
         under(base, settings.save),
@@ -113,7 +113,7 @@ def prepare(settings: Settings) -> Job:
         artefact.check_files(output.folder, manifest, fix, contents=False)
         output.begin()
     blocks = Blocks(output.folder, -(-len(corpus) // settings.block_size), SUFFIX)
-    eos_id = corpus.end_of_text(under(base, settings.tokenizer_path))
+    eos_id = end_of_text(corpus, under(base, settings.tokenizer_path))
     place = (settings.block_size, first_row)
     return Job(corpus, model_folder, eos_id, output, blocks, *place, bool(seen))
 
@@ -144,19 +144,3 @@ def trained_on_some(corpus: Corpus, model_folder: Path) -> str:
     if source == mine and first < corpus.last_shard and corpus.first_shard < last:
         return f"{first}:{last}"
     return ""
-
-
-def same_tokenizer(corpus: Corpus, model_folder: Path) -> None:
-    """Refuse a model whose tokenizer is not the corpus's, where both are known."""
-    known = corpus.carried().get("tokenizer")
-    if known is None:
-        return
-    found = tokenizer_fingerprint(load_tokenizer(model_folder))
-    if found != known:
-        raise InputError(
-            "the model's tokenizer is not the corpus's",
-            where=model_folder,
-            expected=f"tokenizer {known[:12]}",
-            found=found[:12],
-            fix=f"tokenise with TOKENIZER_PATH={model_folder}, or choose the corpus's own model",
-        )

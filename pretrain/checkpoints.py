@@ -21,6 +21,7 @@ from data_utils.errors import ArtefactError, EnvironmentFault, from_os_error
 from data_utils.output import Output
 from data_utils.tokenizer import FILES as TOKENIZER_FILES
 from pretrain.engine import Engine
+from pretrain.models import descriptions
 from pretrain.processes import Processes, barrier
 
 STATE, DEEPSPEED = "trainer_state.json", "deepspeed"
@@ -137,11 +138,8 @@ def write_model(
         weights = {name: t for name, t in weights.items() if name not in tied}
     weights = {name: tensor.contiguous() for name, tensor in weights.items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    config = model.config.to_dict()
-    config.update(dtype="float32", architectures=[type(model).__name__])
-    disk.write_json(folder / "config.json", config)
-    generation = {"eos_token_id": config["eos_token_id"], "pad_token_id": config["eos_token_id"]}
-    disk.write_json(folder / "generation_config.json", generation)
+    for name, values in descriptions(model).items():
+        disk.write_json(folder / name, values)
     for name in TOKENIZER_FILES if tokenizer_folder else ():
         if (tokenizer_folder / name).exists():
             shutil.copyfile(tokenizer_folder / name, folder / name)

@@ -1,5 +1,6 @@
 """Causal language models as the stages use them: hidden states and an output head."""
 
+import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,19 @@ from data_utils.errors import EnvironmentFault, InputError
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Precision = Literal["auto", "fp16", "bf16", "fp32"]  # auto: fp16 on a GPU, fp32 on a CPU
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
+# What transformers finds when it puts weights into a model, and would go on with.
+KEYS = {
+    "missing_keys": "weights of the model are missing",
+    "unexpected_keys": "there are weights that the model has no place for",
+    "mismatched_keys": "weights have other shapes than the model's",
+}
+# By which factors and caps architectures change their logits behind the head: value that does not.
+BEHIND_THE_HEAD = {
+    "final_logit_softcapping": None,
+    "logit_scale": 1.0,
+    "logits_scaling": 1.0,
+    "lm_head_multiplier": 1.0,
+}
 GET_MODEL = "run tools/get_models.py, train it, or give the right folder (MODEL_PATH)"
 
 
@@ -48,6 +62,47 @@ def new_model(config_file: Path, seed: int, attention: str) -> nn.Module:
     return model
 
 
+def try_saved(model: nn.Module) -> None:
+    """Open once, empty, what checkpoints of this model will say of it: before the first step."""
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+
+    with tempfile.TemporaryDirectory(prefix="miniplm-model-") as folder:
+        for name, values in descriptions(model).items():
+            disk.write_json(Path(folder, name), values)
+        try:
+            GenerationConfig.from_pretrained(folder, local_files_only=True).validate(strict=True)
+            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+            with torch.device("meta"):
+                saved = AutoModelForCausalLM.from_config(config)
+            found = {name: t.shape for name, t in saved.state_dict().items()}
+            expected = {name: t.shape for name, t in model.state_dict().items()}
+            if found != expected:
+                names = sorted(name for name, _ in found.items() ^ expected.items())
+                raise ValueError(f"other weights: {', '.join(names[:3])}")
+        except Exception as error:  # many classes, one meaning: nobody could open the result
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(
+                f"transformers could not open what would be saved of {type(model).__name__} "
+                f"({reason})",
+                fix="mend the model's configuration (MODEL_CONFIG, or config.json in MODEL_PATH)",
+            ) from error
+
+
+def descriptions(model: nn.Module) -> dict[str, dict]:
+    """config.json and generation_config.json of a checkpoint.
+
+    An end-of-text of several ids (Llama 3, Qwen's chat models) stays; padding is the first of them.
+    """
+    config = model.config.to_dict()
+    config.update(dtype="float32", architectures=[type(model).__name__])
+    eos = config.get("eos_token_id")
+    first = eos[0] if isinstance(eos, list) and eos else eos
+    if isinstance(config.get("pad_token_id"), list):
+        config["pad_token_id"] = first
+    generation = {"eos_token_id": eos, "pad_token_id": first}
+    return {"config.json": config, "generation_config.json": generation}
+
+
 def read_config(config_file: Path) -> dict:
     """A model configuration as plain values; it must name its model_type."""
     fix = "give a Hugging Face config.json (MODEL_CONFIG), e.g. configs/models/qwen/200M.json"
@@ -78,11 +133,47 @@ def load_model(folder: Path, precision: str, attention: str, fix: str = GET_MODE
     except Exception as error:  # many classes, one meaning: these files are no model
         reason = str(error).strip().split("\n")[0]
         raise InputError(f"the model cannot be read ({reason})", where=folder, fix=fix) from error
-    if loaded["missing_keys"]:  # transformers would go on with random ones
-        missing = ", ".join(sorted(loaded["missing_keys"])[:3])
-        raise InputError(f"weights of the model are missing ({missing})", where=folder, fix=fix)
+    for kind, what in KEYS.items():
+        if loaded[kind]:
+            names = ", ".join(sorted(str(name) for name in loaded[kind])[:3])
+            raise InputError(f"{what} ({names})", where=folder, fix=fix)
     check_head(model)
+    check_tied(model, folder)
     return model
+
+
+def check_tied(model: nn.Module, folder: Path) -> None:
+    """The configuration says of the output head what the weights are: its own, or the embedding."""
+    tied = head_weight(model) is model.get_input_embeddings().weight
+    said = bool(model.config.get_text_config().tie_word_embeddings)
+    if tied != said:
+        raise InputError(
+            "the configuration and the weights disagree about the output head",
+            where=folder / "config.json",
+            expected=f"tie_word_embeddings {str(tied).lower()}, as in the weights",
+            found=str(said).lower(),
+            fix=f"write tie_word_embeddings: {str(tied).lower()} there, or get the right weights",
+        )
+
+
+def check_positions(config_file: Path, length: int) -> None:
+    """Rows of `length` tokens, label included, are no longer than the model's positions."""
+    from transformers import AutoConfig
+
+    values = read_config(config_file)
+    try:
+        config = AutoConfig.for_model(**values).get_text_config()
+    except Exception:  # many classes, one meaning; who makes or loads the model says it better
+        return
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions and length - 1 > positions:
+        raise InputError(
+            "the model has fewer positions than the corpus's rows",
+            where=config_file,
+            expected=f"max_position_embeddings of at least {length - 1}",
+            found=positions,
+            fix=f"tokenise with MAX_LENGTH={positions + 1}, or use another model",
+        )
 
 
 def save_memory(model: nn.Module) -> None:
@@ -130,20 +221,49 @@ def head_weight(model: nn.Module) -> torch.Tensor:
 
 @torch.no_grad()
 def check_head(model: nn.Module) -> None:
-    """Refuse models whose logits are more than hidden states times the head's weight."""
+    """Refuse models whose logits are more than hidden states times the head's weight.
+
+    Known by structure: the configuration's factors, the head's bias, and a pass in which the head
+    is handed large hidden states, so that whatever follows it shows, however small its own are.
+    """
+    config, head = model.config.get_text_config(), model.get_output_embeddings()
+    name = type(model).__name__
+    if head is None or getattr(head, "weight", None) is None:
+        raise no_plain_head(name, "there is no output head")
+    for factor, plain in BEHIND_THE_HEAD.items():
+        if getattr(config, factor, plain) not in (None, plain):
+            raise no_plain_head(name, f"soft-capping or scaling: {factor}")
+    if getattr(head, "bias", None) is not None:
+        raise no_plain_head(name, "the head has a bias")
     model.eval()  # with dropout no two passes agree
-    probe = torch.arange(8, device=model.device)[None] % model.config.vocab_size
-    logits = model(input_ids=probe, use_cache=False).logits.float()
-    ours = (hidden_states(model, probe) @ head_weight(model).T).float()
-    largest = float(logits.abs().nan_to_num(0.0, 0.0).max())
-    same = torch.allclose(logits, ours, rtol=1e-2, atol=1e-2 * largest, equal_nan=True)
-    # The logits of an untrained model are too small for a cap to show.
-    if not same or getattr(model.config, "final_logit_softcapping", None):
-        raise InputError(
-            f"the logits of {type(model).__name__} are not hidden states times the output head "
-            "(soft-capping or scaling?)",
-            fix="use another model, or extend pretrain/models.py",
-        )
+    probe = torch.arange(8, device=model.device)[None] % config.vocab_size
+    generator = torch.Generator().manual_seed(0)
+    given = torch.randn(1, 8, head.weight.shape[1], generator=generator).mul_(300)
+    given = given.to(head.weight.device, head.weight.dtype)
+    seen = []
+    before = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]) or (given,))
+    after = head.register_forward_hook(lambda _, inputs, output: seen.append(output))
+    try:
+        logits = model(input_ids=probe, use_cache=False).logits
+    finally:
+        before.remove()
+        after.remove()
+    if len(seen) != 2 or seen[0].shape != given.shape:
+        raise no_plain_head(name, "the head is not used once")
+    same = torch.allclose(seen[0], hidden_states(model, probe), rtol=1e-3, equal_nan=True)
+    if not same or not torch.equal(logits.float(), seen[1].float()):
+        raise no_plain_head(name, "soft-capping or scaling")
+    product = nn.functional.linear(given, head.weight)
+    if not torch.allclose(seen[1], product, rtol=1e-2, atol=1e-2, equal_nan=True):
+        raise no_plain_head(name, "the head is not a matrix product")
+
+
+def no_plain_head(model: str, reason: str) -> InputError:
+    """The error for logits that the chunked losses cannot make."""
+    return InputError(
+        f"the logits of {model} are not hidden states times the output head ({reason})",
+        fix="use another model, or extend pretrain/models.py",
+    )
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -11,10 +11,17 @@ from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, under
 from data_utils.output import Output
+from pretrain.belonging import end_of_text, require_belonging
 from pretrain.checkpoints import checkpoint_bytes
 from pretrain.engine import Engine
 from pretrain.flops import peak_flops
-from pretrain.models import GET_MODEL, count_parameters, read_config, resolve_precision
+from pretrain.models import (
+    GET_MODEL,
+    check_positions,
+    count_parameters,
+    read_config,
+    resolve_precision,
+)
 from pretrain.processes import Processes, all_sum
 from pretrain.settings import FREE, TrainSettings
 
@@ -49,10 +56,13 @@ def prepare(settings: TrainSettings, processes: Processes) -> Run:
     inputs = {"corpus": (corpus.folder, corpus.identity)}
     if settings.model_path:
         model_folder = under(base, settings.model_path)
+        require_belonging(corpus, model_folder)
         content["model_config"] = canonical_hash(read_config(model_folder / "config.json"))
         inputs["model"] = (model_folder, artefact.identity(model_folder, "model", GET_MODEL))
     else:
-        content["model_config"] = canonical_hash(read_config(under(base, settings.model_config)))
+        config_file = under(base, settings.model_config)
+        content["model_config"] = canonical_hash(read_config(config_file))
+        check_positions(config_file, corpus.max_length)
     output = Output(
         under(base, settings.save),
         "model",
@@ -62,7 +72,7 @@ def prepare(settings: TrainSettings, processes: Processes) -> Run:
         inputs,
         allowed=allowed_changes(settings, content),
     )
-    eos_id = corpus.end_of_text(tokenizer_folder)
+    eos_id = end_of_text(corpus, tokenizer_folder)
     cuda = processes.device.type == "cuda"
     device_name = torch.cuda.get_device_name(processes.device) if cuda else "CPU"
     peak = peak_flops(device_name, settings.precision)

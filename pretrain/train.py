@@ -42,7 +42,14 @@ from pretrain.checkpoints import (
 )
 from pretrain.engine import Engine, convert_state, deepspeed_config
 from pretrain.metrics import Metrics, read_metrics
-from pretrain.models import compile_trunk, count_parameters, load_model, new_model, save_memory
+from pretrain.models import (
+    compile_trunk,
+    count_parameters,
+    load_model,
+    new_model,
+    save_memory,
+    try_saved,
+)
 from pretrain.processes import (
     Processes,
     StopSignal,
@@ -87,6 +94,7 @@ def build_engine(run: Run, converted: bool) -> Engine:
     else:
         config_file = under(base, settings.model_config)
         model = new_model(config_file, settings.seed, settings.attention)
+    try_saved(model)
     model.train()
     if settings.grad_checkpoint:
         save_memory(model)

@@ -49,6 +49,8 @@ class Settings:
     from_dir: str = flag("", "folder with a copy of the Pile's files, instead of the hub",
                          aliases=["--from"])  # fmt: skip
     limit: int = flag(0, "hub or copy: documents to take, 0: all")
+    skip_bad_lines: bool = flag(False, "copy: leave out and list lines that hold no document")
+    skip_other_files: bool = flag(False, "copy: pass over files of other formats")
     documents_per_file: int = flag(1_000_000, "documents in a file")
     compress: Literal["none", "zstd"] = flag("none", "zstd: write K.jsonl.zst")
     revision: str = flag("", "revision of the hub's data set, default: the newest")
@@ -73,6 +75,8 @@ class Settings:
             problems.append("--from and --limit do not go with --source local")
         if self.source == "hub" and self.plant_noise:
             problems.append("--plant-noise is for --source local only")
+        if (self.skip_bad_lines or self.skip_other_files) and not self.from_dir:
+            problems.append("--skip-bad-lines and --skip-other-files are for --from only")
         if problems:
             raise ValueError("; ".join(problems))
 
@@ -159,9 +163,10 @@ def get_pile(settings: Settings, folder: Path) -> None:
     names = "source limit documents_per_file compress".split()
     content: dict[str, Any] = {name: getattr(settings, name) for name in names}
     if settings.from_dir:
-        files = text_files(under(base_folder(settings.base_path), settings.from_dir))
+        place = under(base_folder(settings.base_path), settings.from_dir)
+        files = text_files(place, settings.skip_other_files)
         content["files"] = [[path.name, path.stat().st_size] for path in files]
-        source = functools.partial(Documents, files)
+        source = functools.partial(Documents, files, skip_bad=settings.skip_bad_lines)
     else:
         repository = content["repository"] = pile_stream.REPOSITORY
         revision = hub.pinned(folder, repository, "dataset", settings.revision, pile_stream.FIX)

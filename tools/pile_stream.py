@@ -85,12 +85,24 @@ def write_files(result: Output, open_source: Callable[[dict | None], Any], setti
                     if progress["documents"] % 1000 == 0:
                         show_progress(bar, progress, source.fraction(), limit)
             progress["state"] = source.state
+            list_bad(source, progress)
             write_progress(result.folder, progress, [name])
             show_progress(bar, progress, source.fraction(), limit)
     print("checksums of the files", flush=True)
     counts = {"documents": progress["documents"], "bytes": progress["bytes"]}
+    list_bad(source, progress)
+    counts |= {"bad_lines": progress["bad"]} if progress.get("bad") else {}
     result.finish([*files], counts)
     print(f"{result.folder} is done: {counts['documents']:,} documents", flush=True)
+
+
+def list_bad(source: Any, progress: dict) -> None:
+    """Name the lines that were left out since the last call, and count them in progress."""
+    bad = getattr(source, "bad", [])
+    for name, number, reason in bad:
+        print(f"left out: line {number} of {name} {reason}", flush=True)
+    progress["bad"] = progress.get("bad", 0) + len(bad)
+    bad.clear()
 
 
 def show_progress(bar: tqdm, progress: dict, fraction: float, limit: int) -> None:

@@ -21,7 +21,7 @@ def base(tmp_path_factory, tokenizer_folder) -> Path:
     base = tmp_path_factory.mktemp("a base")
     rows = make.random_rows(ROWS, VOCAB, EOS)
     make.save_corpus(base / "held out", rows, tokenizer_folder, shard_size=9, split="test")
-    make.save_model(base / "model", make.qwen_config(VOCAB), 0)
+    make.save_model(base / "model", make.qwen_config(VOCAB), 0, tokenizer_folder)
     return base
 
 

@@ -118,7 +118,7 @@ def test_bos_is_in_front_of_every_sequence_and_counts(base):
         ('{"text": "x", "meta": {"pile_set_name": 3}}', "pile_set_name"),
         ('{"text": "x"}', "pile_set_name"),
         ('{"text": "\udcff", "meta": {"pile_set_name": "A"}}', "not UTF-8"),
-        ("", "not JSON"),
+        ("[]", "text"),
     ],
 )
 def test_a_bad_line_is_named(base, tmp_path, line, message):

@@ -67,6 +67,7 @@ class Settings:
     shard_size: int = flag(1_000_000, "sequences a shard")
     source: str = flag("", "source of documents that name none; default: they are an error")
     skip_bad_lines: bool = flag(False, "leave out and list lines that hold no document")
+    skip_other_files: bool = flag(False, "pass over files of other formats in --data-dir")
     workers: int = flag(0, "CPU threads or processes, 0: all cores")
     encoder: Literal["auto", "huggingface"] = flag(
         "auto", "auto: gigatoken where its ids are Hugging Face's"
@@ -100,6 +101,7 @@ def main() -> None:
     bos = bos_id(tokenizer, tokenizer_folder, settings.add_bos)
     text = under(base, settings.data_dir)
     identity = artefact.identity(text, "text", BRING_TEXT)
+    files = text_files(text, settings.skip_other_files)
     output = Output(
         folder=under(base, settings.save),
         kind="corpus",
@@ -115,9 +117,7 @@ def main() -> None:
         settings=asdict(settings),
         inputs={"text": (text, identity)},
     )
-    made = output.make(
-        lambda: tokenize(text_files(text), tokenizer, bos, tokenizer_folder, output, settings)
-    )
+    made = output.make(lambda: tokenize(files, tokenizer, bos, tokenizer_folder, output, settings))
     corpus_page.print_table(made["counts"], made["report"])
 
 
