@@ -1,7 +1,5 @@
 """Files of documents: .jsonl, .jsonl.zst, .jsonl.gz and .parquet are read, .jsonl[.zst] written.
 
-What else stands in a folder of text is refused by name, so that nothing is left out in silence.
-
 A document is {"text": str, "meta": {"pile_set_name": str, ...}}, the Pile's form. What is not, is
 an error that names file and line, or is skipped and listed where the caller asks for it.
 """
@@ -10,9 +8,7 @@ import codecs
 import contextlib
 import gzip
 import io
-import re
 import zlib
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,91 +19,12 @@ import zstandard
 from data_utils.errors import InputError
 
 SUFFIXES = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
-# What lies beside text everywhere and is none: descriptions, licences, records, hidden files.
-NO_TEXT = re.compile(
-    r"\..*|.*\.(md|html)|(readme|licen[cs]e|notice|citation)(\..*)?|(sha256|md5)sums?(\.txt)?"
-    r"|(manifest|settings|progress|dataset_infos?|dataset_dict|state)\.json",
-    re.IGNORECASE,
-)
-SKIP_OTHERS = (
-    f"turn it into {', '.join(SUFFIXES)}, move it away, or pass such files over with "
-    "--skip-other-files true"
-)
 WINDOW = 1 << 31  # bytes; zstd --ultra --long=31 writes frames that need as much
 BRING_TEXT = "run tools/get_pile.py, or put Pile-format .jsonl files there"
 FIX = (
     'get or mend the file; a document is {"text": ..., "meta": {"pile_set_name": ...}}; tokenising '
     "and copying go on without bad lines with --skip-bad-lines true"
 )
-
-
-def natural(path: Path) -> list:
-    """Sort key: numbers inside names count as numbers."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
-
-
-def text_files(folder: Path, skip_others: bool = False) -> list[Path]:
-    """The files of documents in folder, or in folder/train if there is one, in natural order.
-
-    Everything there is read, or an InputError that names it: other formats, links that lead
-    nowhere, empty files, folders with documents, one name in two formats. skip_others: files of
-    other formats and folders are passed over, and named on the terminal.
-    """
-    # A copy of the hub's data set has train/ beside the validation and test files.
-    place = folder / "train" if (folder / "train").is_dir() else folder
-    there = sorted(place.glob("*"), key=natural) if place.is_dir() else []
-    there = [path for path in there if not NO_TEXT.fullmatch(path.name)]
-    files = [path for path in there if path.name.endswith(SUFFIXES) and not path.is_dir()]
-    others = [path for path in there if path not in files and holds_something(path)]
-    if others and not skip_others:
-        raise left_out("is not a file of documents", others, SKIP_OTHERS)
-    if others:
-        print(f"passed over in {place}: {', '.join(path.name for path in others)}", flush=True)
-    check_text_files(files)
-    if place != folder:
-        print(f"reading {place} alone of {folder}", flush=True)
-    if not files:
-        raise InputError(
-            f"there are no {', '.join(SUFFIXES)} files",
-            where=place,
-            fix="give the folder that holds the text (or whose folder train/ does)",
-        )
-    return files
-
-
-def check_text_files(files: list[Path]) -> None:
-    """Each file is there, has content, and stands there in one format only."""
-    missing = [path for path in files if not path.exists()]
-    if missing:
-        raise left_out(
-            "is a link that leads nowhere", missing, "bring the file, or remove the link"
-        )
-    # A plain text file of no bytes holds no documents; but so does one that never arrived.
-    empty = [path for path in files if path.stat().st_size == 0]
-    if empty:
-        raise left_out("is empty", empty, "get it again, or remove it")
-    stems = Counter(stem(path) for path in files)
-    twice = [path for path in files if stems[stem(path)] > 1]
-    if twice:
-        raise left_out("has its name in two formats", twice, "keep one of them: both would be read")
-
-
-def stem(path: Path) -> str:
-    """The name of a file of documents without its format."""
-    return next(path.name.removesuffix(s) for s in SUFFIXES if path.name.endswith(s))
-
-
-def holds_something(path: Path) -> bool:
-    """Whether leaving this path out may leave text out: a folder only if documents lie below it."""
-    if not path.is_dir():
-        return True
-    return any(below.name.endswith(SUFFIXES) for below in path.rglob("*"))
-
-
-def left_out(what: str, paths: list[Path], fix: str) -> InputError:
-    """The error for paths of an input folder that would not be read."""
-    more = f" (and {len(paths) - 1} more like it)" if len(paths) > 1 else ""
-    return InputError(f"what lies in the text's folder {what}{more}", where=paths[0], fix=fix)
 
 
 class ZstdReader(io.RawIOBase):

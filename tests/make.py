@@ -101,8 +101,12 @@ def save_corpus(
     max_length: int = 65,
     shard_size: int = 1_000_000,
     split: str = "data",
+    source_row: int | None = None,
 ) -> Path:
-    """A finished corpus artefact from rows of ids; row i has domain i mod 2."""
+    """A finished corpus artefact from rows of ids; row i has domain i mod 2.
+
+    source_row: the number that its shards' first rows had where they were selected from.
+    """
     loaded = load_tokenizer(tokenizer)
     output = Output(
         folder,
@@ -125,6 +129,9 @@ def save_corpus(
         domains = np.arange(start, start + len(part)).astype(np.uint8) % 2
         np.save(folder / f"domain_{shard}.npy", domains)
         files += [f"{split}_{shard}.bin", f"{split}_{shard}.idx", f"domain_{shard}.npy"]
+        if source_row is not None:
+            np.save(folder / f"source_row_{shard}.npy", source_row + np.arange(len(part)))
+            files.append(f"source_row_{shard}.npy")
     files += copy_tokenizer(tokenizer, folder / "tokenizer")
     output.finish(files, {"sequences": len(rows), "domains": ["A", "B"]})
     return folder

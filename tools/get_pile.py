@@ -25,7 +25,8 @@ from typing import Any, Literal
 from data_utils import disk, page
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.output import Output
-from data_utils.text import Documents, document_writer, file_name, text_files
+from data_utils.text import Documents, document_writer, file_name
+from data_utils.text_folder import text_files
 from tools import hub, pile_stream
 from tools.text_mix import Mix, draw_documents, plant_noise
 

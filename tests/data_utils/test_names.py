@@ -103,7 +103,7 @@ def test_names_that_are_unusual_work(name, tmp_path, tokenizer_folder, monkeypat
     base = tmp_path / "a base [1]"
     rows = make.random_rows(4, 600, 0, longest=9)
     make.save_corpus(base / name / "c-65", rows, tokenizer_folder, split=name)
-    make.save_model(base / "m", make.qwen_config(600), 0)
+    make.save_model(base / "m", make.qwen_config(600), 0, tokenizer_folder)
     flags = {"model_path": "m", "data_dir": f"{name}/c-65", "split": name, "ckpt_name": name}
     words = [str(word) for word in programs.flags({**flags, "precision": "fp32"})]
     monkeypatch.setattr(sys, "argv", ["lm.py", str(base), *words])

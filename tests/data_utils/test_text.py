@@ -14,7 +14,8 @@ import zstandard
 
 from data_utils.artefact import read_manifest
 from data_utils.errors import InputError
-from data_utils.text import Documents, text_files
+from data_utils.text import Documents
+from data_utils.text_folder import text_files
 from tests import make
 from tools import get_pile
 

@@ -120,9 +120,9 @@ def test_a_selection_of_a_selection(base, monkeypatch, tokenizer_folder):
     corpus = Corpus(base / "corpus")
     corpus_rows = [corpus.row(row) for row in range(ROWS)]
     again = base / "again"
-    make.save_corpus(again / "corpus", corpus_rows, tokenizer_folder, shard_size=SHARD)
-    for shard in range(ROWS // SHARD):
-        np.save(again / f"corpus/source_row_{shard}.npy", 900 + np.arange(SHARD))
+    make.save_corpus(
+        again / "corpus", corpus_rows, tokenizer_folder, shard_size=SHARD, source_row=900
+    )
     selected = Corpus(again / "corpus")
     assert selected.side("source_row", np.array([3])).tolist() == [903]
     rows, folder = np.array([3, 14, 15, 44]), base / "copied"

@@ -35,8 +35,10 @@ def base(tmp_path_factory) -> Path:
     base = tmp_path_factory.mktemp("base path")
     make_rare_corpus(base)
     config = {**make.qwen_config(VOCAB), "tie_word_embeddings": False}
-    weights = load_file(make.save_model(base / "model", config, 0) / "model.safetensors")
-    make.save_model(base / "steep", config, 0)
+    weights = load_file(
+        make.save_model(base / "model", config, 0, base / "tokenizer") / "model.safetensors"
+    )
+    make.save_model(base / "steep", config, 0, base / "tokenizer")
     save_file(steep(weights), base / "steep/model.safetensors", metadata={"format": "pt"})
     return base
 

@@ -41,7 +41,7 @@ def base(tmp_path_factory) -> Path:
     unfinished.mkdir()
     (unfinished / artefact.SETTINGS).write_text("{}")
     config = {**make.qwen_config(VOCAB), "tie_word_embeddings": False}
-    poisoned = make.save_model(base / "poisoned", config, 0)
+    poisoned = make.save_model(base / "poisoned", config, 0, base / "tokenizer")
     weights = load_file(poisoned / "model.safetensors")
     weights["model.embed_tokens.weight"][RARE] = float("nan")
     save_file(weights, poisoned / "model.safetensors", metadata={"format": "pt"})

@@ -162,16 +162,19 @@ def test_rows_by_hand(base, tmp_path):
 @pytest.mark.parametrize("bos", [False, True])
 @pytest.mark.parametrize("old_bos", [False, True])
 def test_an_end_of_text_is_added_by_the_length_with_the_new_bos(base, tmp_path, old_bos, bos):
-    """Nothing, one end-of-text, one token, two; what the old row had in front does not count."""
+    """One end-of-text, one token, two; what the old row had in front, alone too, does not count."""
     old, new = load_tokenizer(base / "old"), load_tokenizer(base / "new")
     q = old("q", add_special_tokens=False)["input_ids"]
     q_new = new("q", add_special_tokens=False)["input_ids"]
-    rows = [np.array([BOS] * old_bos + row, np.int64) for row in ([], [EOS], q, [*q, EOS])]
+    first = [[]] if old_bos else []  # no corpus has empty rows
+    rows = [np.array([BOS] * old_bos + row, np.int64) for row in [*first, [EOS], q, [*q, EOS]]]
     corpus = make.save_corpus(tmp_path / "c-65", rows, base / "old")
     block = Converter(rules(base, corpus, old_bos=old_bos, bos=bos)).convert(0, len(rows))
-    without = [[1], [1, 1], [*q_new, 1], [*q_new, 1]]
-    assert split(block) == ([[0, 1], [0, 1], [0, *q_new], [0, *q_new, 1]] if bos else without)
-    assert block.counts["end_of_text_added"] == (1 if bos else 3)
+    expected = [[1], [1, 1], [*q_new, 1], [*q_new, 1]]
+    if bos:
+        expected = [[0, 1], [0, 1], [0, *q_new], [0, *q_new, 1]]
+    assert split(block) == expected[-len(rows) :]
+    assert block.counts["end_of_text_added"] == (0 if bos else 2) + old_bos
     assert block.lengths.tolist() == [len(row) for row in split(block)]
 
 
@@ -188,7 +191,7 @@ def test_rows_with_other_special_tokens_are_counted_and_keep_them(base, tmp_path
     change_json(tmp_path / "old/tokenizer.json", added_tokens=value["added_tokens"])
     word = old("self", add_special_tokens=False)["input_ids"]
     rows = [word, [600, *word], [*word, EOS, 600, 600], [601, *word], [EOS], [*word, BOS],
-            [600], []]  # fmt: skip
+            [600]]  # fmt: skip
     front = [BOS] if old_bos else []
     rows = [np.array([*front, *row], np.int64) for row in rows]
     corpus = make.save_corpus(tmp_path / "c-65", rows, tmp_path / "old")
@@ -607,9 +610,8 @@ def test_an_output_of_something_else_is_refused(base, corpus, undisturbed, tmp_p
     save = "undisturbed/x-33"
     refused(base, 2, "another max_length", flags=["--max-length", "20"], save=save)
     refused(base, 2, "another add_bos", flags=["--add-bos", "true"], save=save)
-    other = make.save_corpus(
-        tmp_path / "qwen-33", make.random_rows(9, 600, EOS), base / "old", max_length=33
-    )
+    rows = make.random_rows(9, 600, EOS, longest=33)
+    other = make.save_corpus(tmp_path / "qwen-33", rows, base / "old", max_length=33)
     refused(base, 2, "made from another corpus", flags=["--data-dir", other], save=save)
     (base / "foreign").mkdir()
     copy_tokenizer(base / "old", base / "foreign/tokenizer")

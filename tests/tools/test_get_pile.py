@@ -20,7 +20,8 @@ import zstandard
 from data_utils.artefact import read_manifest
 from data_utils.errors import EnvironmentFault, InputError
 from data_utils.start import CODE_ROOT
-from data_utils.text import Documents, text_files
+from data_utils.text import Documents
+from data_utils.text_folder import text_files
 from tests import make
 from tests.tools import fake_hub
 from tools import get_pile, local_text, text_mix

@@ -13,7 +13,7 @@ from benchmarks import real_input
 from data_utils import artefact
 from data_utils.corpus import Corpus
 from data_utils.encode import encode_slow
-from data_utils.text import text_files
+from data_utils.text_folder import text_files
 from data_utils.tokenizer import load_tokenizer
 from tests import make, programs
 from tests.chunk_oracle import SlowChunker

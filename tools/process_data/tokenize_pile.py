@@ -35,7 +35,8 @@ from data_utils.flags import base_folder, flag, parse, under
 from data_utils.names import check_name
 from data_utils.output import Output
 from data_utils.shards import token_type
-from data_utils.text import BRING_TEXT, Documents, text_files
+from data_utils.text import BRING_TEXT, Documents
+from data_utils.text_folder import text_files
 from data_utils.tokenizer import (
     bos_id,
     copy_tokenizer,
