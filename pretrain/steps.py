@@ -9,6 +9,7 @@ import torch
 
 from data_utils import disk
 from data_utils.errors import InputError
+from data_utils.record import STOP_SIGNALS
 from pretrain.batches import StepBatch
 from pretrain.engine import UpdateRefused
 from pretrain.flops import forward_flops
@@ -32,10 +33,11 @@ def train_step(
     batch = next(batches)
     data_wait = time.monotonic() - started
     means = accumulate(run, batch, f"the gradients of step {step + 1}")
-    shares = [batch.lengths.sum(), stop.received, stop.received > 0, *means.values()]
+    asked = [stop.received == number for number in STOP_SIGNALS]
+    shares = [batch.lengths.sum(), *asked, *means.values()]
     sums = all_sum([float(share) for share in shares], processes, f"the loss of step {step + 1}")
-    tokens, number, ranks = sums[:3]
-    means = dict(zip(means, sums[3:], strict=True))
+    tokens, asked = sums[0], sums[1 : 1 + len(asked)]
+    means = dict(zip(means, sums[1 + len(asked) :], strict=True))
     if not np.isfinite(means["loss"]):
         what = f"the loss of step {step + 1} is {means['loss']}"
         report_non_finite(run, step, batch.rows, what)
@@ -64,7 +66,15 @@ def train_step(
         mean_length = tokens / settings.global_batch
         flops = 3 * forward_flops(run.engine.objective.model, mean_length) * tokens
         row["mfu"] = flops / seconds / run.peak / processes.world
-    return state, row, round(number / ranks) if ranks else 0
+    return state, row, largest_signal(asked)
+
+
+def largest_signal(asked: list[float]) -> int:
+    """The largest of the stop signals that any rank has had, 0 without one.
+
+    asked: for each of STOP_SIGNALS on how many ranks it came.
+    """
+    return max((int(n) for n, ranks in zip(STOP_SIGNALS, asked, strict=True) if ranks), default=0)
 
 
 def accumulate(run: Run, batch: StepBatch, what: str) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """The launchers' numbers, and how a launcher makes flags of variables."""
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -8,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from data_utils.start import CODE_ROOT
+from eval import lm
 from miniplm import score_job, selection
 from pretrain.settings import TrainSettings
-from tools import split_ref_data
+from tools import convert_tokenization, split_ref_data
 from tools.process_data import tokenize_pile
 
 GPUS = 8  # of the original's nodes; accumulation x micro-batch x GPUS is the global batch
@@ -386,3 +388,24 @@ def test_names_with_spaces_and_other_letters_work(echo):
     corpus = flags(words(echo, NAMED, "/base", **variables))["data-dir"]
     names = {name.lower(): value for name, value in variables.items()}
     assert corpus == selection.Settings(**names).output_folder()
+
+
+REACHED = {  # launcher: its program's settings, and the variables of other names
+    LAUNCHER: (TrainSettings, {}),
+    "scripts/miniplm/difference_sampling/1.8B.sh": (score_job.Settings, {"shards": "SCORE_SHARDS"}),
+    "scripts/tools/process_data/pile_qwen.sh": (tokenize_pile.Settings, {"data_dir": "TEXT"}),
+    "scripts/tools/convert_tokenization/convert_tokenization_qwen_mamba.sh": (
+        convert_tokenization.Settings,
+        {},
+    ),
+    "scripts/eval/lm.sh": (lm.Settings, {}),
+}
+
+
+@pytest.mark.parametrize("launcher", REACHED)
+def test_every_setting_can_be_set_by_a_variable(echo, launcher):
+    settings, other_names = REACHED[launcher]
+    names = [field.name for field in dataclasses.fields(settings) if field.name != "base_path"]
+    variables = {other_names.get(name, name.upper()): "7" for name in names}
+    passed = flags(words(echo, launcher, "/b", **variables))
+    assert {name.replace("_", "-"): "7" for name in names} == passed

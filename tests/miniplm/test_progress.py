@@ -46,7 +46,7 @@ def test_the_line_is_of_the_whole_job(tmp_path):
     assert line.startswith("2/10 blocks, 400 tokens/s of 2 workers, 0:00:1")
     assert line.endswith("left, 40 % of peak")  # 400 x 2e9 of 2 x 1e12
     assert progress._done() == 250
-    assert 16.5 < 700 * 10 / 400 < 18.5 and "0:00:18 left" in line or "0:00:17 left" in line
+    assert "0:00:17 left" in line or "0:00:18 left" in line  # 700 of them at 10 / 400 s
 
 
 def test_no_utilisation_where_a_peak_is_unknown(tmp_path):

@@ -10,5 +10,4 @@ SHARD_SIZE=${SHARD_SIZE:-1000000}
 SPLIT="test"
 SOURCE=${SOURCE:-dclm}  # of documents that name none
 
-DATA_DIR=$TEXT launch tools/process_data/tokenize_pile.py \
-  DATA_DIR TOKENIZER_PATH SAVE SPLIT SOURCE MAX_LENGTH ADD_BOS SHARD_SIZE WORKERS
+DATA_DIR=$TEXT tokenise

@@ -8,5 +8,4 @@ TEXT=${TEXT:-data/pile/train}
 SAVE=${SAVE:-processed_data/pretrain/$DATA_NAME/$CORPUS_NAME}
 SHARD_SIZE=${SHARD_SIZE:-1000000}
 
-DATA_DIR=$TEXT launch tools/process_data/tokenize_pile.py \
-  DATA_DIR TOKENIZER_PATH SAVE MAX_LENGTH ADD_BOS SHARD_SIZE WORKERS
+DATA_DIR=$TEXT tokenise
