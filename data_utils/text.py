@@ -65,7 +65,8 @@ class Documents:
     """The documents of files, in order, from a state on; state and fraction tell how far it is.
 
     source: name of the source of documents that state none. With skip_bad, lines that hold no
-    document are listed in `bad` as [file, line, reason] and passed over.
+    document are listed in `bad` as [file, line, reason] and passed over. copied: documents are to
+    be written as JSON again, so what JSON cannot hold makes a bad line.
     """
 
     def __init__(
@@ -75,8 +76,9 @@ class Documents:
         *,
         source: str = "",
         skip_bad: bool = False,
+        copied: bool = False,
     ) -> None:
-        self.files, self.source, self.skip_bad = files, source, skip_bad
+        self.files, self.source, self.skip_bad, self.copied = files, source, skip_bad, copied
         self.state = dict(state or {"file": 0, "documents": 0})
         self.sizes = [path.stat().st_size for path in files]
         self.inside = 0.0  # share of the present file that is read
@@ -100,7 +102,10 @@ class Documents:
 
     def _checked(self, document: Any, path: Path, number: int) -> dict | None:
         try:
-            return check_document(document, path, number, self.source)
+            checked = check_document(document, path, number, self.source)
+            if self.copied:
+                check_json(checked, path, number)
+            return checked
         except BadDocument as error:
             if not self.skip_bad:
                 raise
@@ -118,9 +123,7 @@ class Documents:
             for number, document in rows:
                 yield number, document
         except (EOFError, zstandard.ZstdError, gzip.BadGzipFile, zlib.error) as error:
-            raise InputError(
-                f"the file is damaged or cut off after line {number} ({error})", where=path, fix=FIX
-            ) from error
+            raise damaged(path, number, error) from error
 
     def _lines(self, path: Path, skip: int) -> Iterator[tuple[int, bytes]]:
         """Lines with their numbers; blank ones and a byte order mark are passed over."""
@@ -140,30 +143,56 @@ class Documents:
                     yield number, line
 
     def _parquet(self, path: Path, skip: int) -> Iterator[tuple[int, dict]]:
-        import pyarrow
-        import pyarrow.parquet
+        with parquet_file(path) as file:
+            names = [name for name in ("text", "meta") if name in file.schema_arrow.names]
+            number, total = 0, max(file.metadata.num_rows, 1)
+            for batch in file.iter_batches(batch_size=1024, columns=names):
+                rows = plain_rows(batch) if number + len(batch) > skip else []
+                for inside, row in enumerate(rows, 1):
+                    if number + inside > skip:
+                        self.inside = (number + inside) / total
+                        yield number + inside, row
+                number += len(batch)
 
+    def any_in(self, path: Path) -> bool:
+        """Whether the file has a row, or a line that is not blank; good or bad."""
+        if path.suffix != ".parquet":
+            return next(self._read(path, 0), None) is not None
         try:
-            with pyarrow.parquet.ParquetFile(path) as file:
-                names = [name for name in ("text", "meta") if name in file.schema_arrow.names]
-                if "text" not in names:
-                    raise InputError(
-                        "the file has no column text",
-                        where=path,
-                        expected="text",
-                        found=", ".join(file.schema_arrow.names) or "no columns",
-                        fix=FIX,
-                    )
-                number, total = 0, max(file.metadata.num_rows, 1)
-                for batch in file.iter_batches(batch_size=1024, columns=names):
-                    rows = plain_rows(batch) if number + len(batch) > skip else []
-                    for inside, row in enumerate(rows, 1):
-                        if number + inside > skip:
-                            self.inside = (number + inside) / total
-                            yield number + inside, row
-                    number += len(batch)
-        except (pyarrow.ArrowException, OSError) as error:
-            raise EOFError(str(error).strip().split("\n")[0]) from error
+            with parquet_file(path) as file:
+                return file.metadata.num_rows > 0
+        except EOFError as error:
+            raise damaged(path, 0, error) from error
+
+
+@contextlib.contextmanager
+def parquet_file(path: Path) -> Iterator[Any]:
+    """An open Parquet file that has a column text; damage is an EOFError."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            if "text" not in file.schema_arrow.names:
+                raise InputError(
+                    "the file has no column text",
+                    where=path,
+                    expected="text",
+                    found=", ".join(file.schema_arrow.names) or "no columns",
+                    fix=FIX,
+                )
+            yield file
+    except (pyarrow.ArrowException, OSError) as error:
+        # pyarrow reports damage as an OSError too; only a failed system call has a number.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise EOFError(str(error).strip().split("\n")[0]) from error
+
+
+def damaged(path: Path, number: int, error: Exception) -> InputError:
+    """The error for a file that can be read up to a line or row only."""
+    what = f"the file is damaged or cut off after line {number} ({error})"
+    return InputError(what, where=path, fix=FIX)
 
 
 def plain_rows(batch: Any) -> list[Any]:
@@ -211,6 +240,14 @@ def check_document(document: Any, path: Path | str, number: int, source: str = "
     if not isinstance(meta["pile_set_name"], str):
         raise BadDocument(path, number, "has a source (meta.pile_set_name) that is not a string")
     return {"text": document["text"], "meta": meta}
+
+
+def check_json(document: dict, path: Path | str, number: int) -> None:
+    """A BadDocument where JSON cannot hold a document's meta (bytes, decimals, deep nesting)."""
+    try:
+        orjson.dumps({"meta": document["meta"]})  # as deep as document_writer's line
+    except orjson.JSONEncodeError as error:
+        raise BadDocument(path, number, f"has meta that JSON cannot hold ({error})") from error
 
 
 @contextlib.contextmanager

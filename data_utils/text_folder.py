@@ -3,12 +3,15 @@
 What else stands there is refused by name, so that nothing is left out in silence.
 """
 
+import os
 import re
 from collections import Counter
 from pathlib import Path
 
+from data_utils import artefact
 from data_utils.errors import InputError
-from data_utils.text import SUFFIXES
+from data_utils.output import PROGRESS
+from data_utils.text import SUFFIXES, Documents
 
 # What lies beside text everywhere and is none: descriptions, licences, records, hidden files.
 NO_TEXT = re.compile(
@@ -31,22 +34,24 @@ def text_files(folder: Path, skip_others: bool = False) -> list[Path]:
     """The files of documents in folder, or in folder/train if there is one, in natural order.
 
     Everything there is read, or an InputError that names it: other formats, links that lead
-    nowhere, empty files, folders with documents, one name in two formats. skip_others: files of
-    other formats and folders are passed over, and named on the terminal.
+    nowhere, files without documents, folders with files, one name in two formats. Descriptions
+    and hidden files are passed over, with skip_others files of other formats and folders too; the
+    terminal names them.
     """
     # A copy of the hub's data set has train/ beside the validation and test files.
     place = folder / "train" if (folder / "train").is_dir() else folder
     there = sorted(place.glob("*"), key=natural) if place.is_dir() else []
-    there = [path for path in there if not NO_TEXT.fullmatch(path.name)]
+    no_text = [path for path in there if is_no_text(path)]
+    there = [path for path in there if path not in no_text]
     files = [path for path in there if path.name.endswith(SUFFIXES) and not path.is_dir()]
     others = [path for path in there if path not in files and holds_something(path)]
     if others and not skip_others:
         raise left_out("is not a file of documents", others, SKIP_OTHERS)
-    if others:
-        print(f"passed over in {place}: {', '.join(path.name for path in others)}", flush=True)
     check_text_files(files)
     if place != folder:
-        print(f"reading {place} alone of {folder}", flush=True)
+        beside = [path for path in sorted(folder.glob("*"), key=natural) if path != place]
+        tell(f"reading {place} alone of {folder}, not", beside, otherwise=f"reading {place}")
+    tell(f"passed over in {place}:", no_text + others)
     if not files:
         raise InputError(
             f"there are no {', '.join(SUFFIXES)} files",
@@ -63,8 +68,9 @@ def check_text_files(files: list[Path]) -> None:
         raise left_out(
             "is a link that leads nowhere", missing, "bring the file, or remove the link"
         )
-    # A plain text file of no bytes holds no documents; but so does one that never arrived.
+    # A file of no documents may be meant so; but so looks one that never arrived.
     empty = [path for path in files if path.stat().st_size == 0]
+    empty = empty or [path for path in files if not Documents([path]).any_in(path)]
     if empty:
         raise left_out("is empty", empty, "get it again, or remove it")
     stems = Counter(stem(path) for path in files)
@@ -78,11 +84,32 @@ def stem(path: Path) -> str:
     return next(path.name.removesuffix(s) for s in SUFFIXES if path.name.endswith(s))
 
 
+def is_no_text(path: Path) -> bool:
+    """Whether everybody passes this path over: hidden, or by its name a description or record."""
+    if path.name.startswith("."):
+        return True
+    documents = path.name.endswith(SUFFIXES) or path.is_dir()
+    return not documents and NO_TEXT.fullmatch(path.name) is not None
+
+
 def holds_something(path: Path) -> bool:
-    """Whether leaving this path out may leave text out: a folder only if documents lie below it."""
+    """Whether leaving this path out may leave text out: a folder only if files lie below it."""
     if not path.is_dir():
         return True
-    return any(below.name.endswith(SUFFIXES) for below in path.rglob("*"))
+    for folder, folders, names in os.walk(path):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        below = [Path(folder, name) for name in [*folders, *names]]
+        if any(not is_no_text(p) for p in below if p.is_symlink() or not p.is_dir()):
+            return True
+    return False
+
+
+def tell(what: str, paths: list[Path], otherwise: str = "") -> None:
+    """One line with the names of paths that are not read; this project's own records go unsaid."""
+    own = {artefact.MANIFEST, artefact.SETTINGS, artefact.LOCK, PROGRESS}
+    names = ", ".join(path.name for path in paths if path.name not in own)
+    if names or otherwise:
+        print(f"{what} {names}" if names else otherwise, flush=True)
 
 
 def left_out(what: str, paths: list[Path], fix: str) -> InputError:

@@ -167,7 +167,8 @@ def get_pile(settings: Settings, folder: Path) -> None:
         place = under(base_folder(settings.base_path), settings.from_dir)
         files = text_files(place, settings.skip_other_files)
         content["files"] = [[path.name, path.stat().st_size] for path in files]
-        source = functools.partial(Documents, files, skip_bad=settings.skip_bad_lines)
+        skip_bad = settings.skip_bad_lines
+        source = functools.partial(Documents, files, skip_bad=skip_bad, copied=True)
     else:
         repository = content["repository"] = pile_stream.REPOSITORY
         revision = hub.pinned(folder, repository, "dataset", settings.revision, pile_stream.FIX)

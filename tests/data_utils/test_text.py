@@ -4,6 +4,9 @@
 """
 
 import codecs
+import datetime
+import decimal
+import errno
 import gzip
 import json
 
@@ -49,6 +52,24 @@ def a_folder_by_its_name(folder):
     (folder / "1.jsonl/0.parquet").write_bytes(GOOD)
 
 
+def linked(folder):
+    (folder.parent / "elsewhere").mkdir()
+    (folder / "more").mkdir()
+    (folder / "more/link").symlink_to(folder.parent / "elsewhere")
+
+
+def nested_file(name: str):
+    def change(folder):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_bytes(GOOD)
+
+    return pytest.param(change, name.split("/")[0], id=name)
+
+
+def no_rows(folder):
+    write_parquet(folder / "1.parquet", pyarrow.array([], pyarrow.string()))
+
+
 def file(name: str, data: bytes = GOOD):
     return pytest.param(lambda folder: (folder / name).write_bytes(data), name, id=name)
 
@@ -63,6 +84,16 @@ def file(name: str, data: bytes = GOOD):
         file("1.jsonl.zst", b""),
         file("2.jsonl", b""),
         file("1.parquet", b""),
+        (linked, "more"),
+        (no_rows, "1.parquet"),
+        nested_file("more/deep/part.json.gz"),
+        nested_file("more/1.JSONL"),
+        nested_file("text.md/1.jsonl"),
+        file("1.jsonl.zst", zstandard.compress(b"")),
+        file("1.jsonl.gz", gzip.compress(b"\n")),
+        file("2.jsonl", b"\n \r\n"),
+        file("2.jsonl", codecs.BOM_UTF8),
+        file("1.jsonl.gz", GOOD),  # not compressed: found before the work begins
         file("1.JSONL"),
         file("1.jsonl.xz"),
         file("1.jsonl.zst.incomplete"),
@@ -91,11 +122,32 @@ def test_a_dangling_link_is_never_passed_over(folder):
         text_files(folder, skip_others=True)
 
 
-def test_descriptions_and_records_beside_text_are_none(folder):
-    for name in (".gitattributes", "README.md", "LICENSE", "dataset_infos.json", "sha256sums.txt"):
-        (folder / name).write_bytes(b"")
-    (folder / "empty").mkdir()
+def test_descriptions_and_records_beside_text_are_none_but_are_named(folder, capsys):
+    names = [".1.jsonl", "LICENSE", "README.md", "dataset_infos.json", "sha256sums.txt"]
+    for name in names:
+        (folder / name).write_bytes(b"x")
+    for name in ("empty", ".cache", "figures"):
+        (folder / name).mkdir()
+    for name in (".cache/1.jsonl", "figures/README.md", "manifest.json", ".lock"):
+        (folder / name).write_bytes(b"x")
     assert [path.name for path in text_files(folder)] == ["0.jsonl"]
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1 and all(name in printed for name in [*names, ".cache"])
+    assert "manifest" not in printed and ".lock" not in printed
+
+
+@pytest.mark.parametrize("name", ["README.jsonl", "citation.jsonl.gz", "License.jsonl.zst"])
+def test_documents_are_read_whatever_their_files_are_called(folder, name):
+    pack = {".gz": gzip.compress, ".zst": zstandard.compress}.get(name[name.rindex(".") :], bytes)
+    (folder / name).write_bytes(pack(GOOD))
+    assert len(list(Documents(text_files(folder)))) == 4
+
+
+def test_what_lies_beside_train_is_named(folder, capsys):
+    (folder / "train").mkdir()
+    (folder / "train/1.jsonl").write_bytes(GOOD)
+    assert [path.name for path in text_files(folder)] == ["1.jsonl"]
+    assert "0.jsonl" in capsys.readouterr().out
 
 
 def test_the_programs_refuse_too_and_their_fix_works(folder, tmp_path, tokenizer_folder):
@@ -196,3 +248,40 @@ def test_a_copy_without_its_bad_lines(folder, tmp_path, capsys):
     assert counts["documents"] == 2 and counts["bad_lines"] == 2
     printed = capsys.readouterr().out
     assert "line 2 of 0.jsonl" in printed and "line 4 of 0.jsonl" in printed
+
+
+def metas():
+    """Values that Parquet and JSON lines hold but orjson does not write."""
+    return [decimal.Decimal("1.5"), b"x", datetime.timedelta(1)]
+
+
+@pytest.mark.parametrize("value", [*metas(), "nested"], ids=str)
+def test_meta_that_json_cannot_hold_is_a_bad_line_of_a_copy_alone(folder, tmp_path, value):
+    if value == "nested":
+        deep = b"[" * 300 + b"]" * 300
+        data = b'{"text": "a", "meta": {"pile_set_name": "A", "x": %s}}\n' % deep
+        (folder / "1.jsonl").write_bytes(data)
+    else:
+        meta = {"pile_set_name": "A", "x": value}
+        table = pyarrow.table({"text": ["a"], "meta": [meta]})
+        pyarrow.parquet.write_table(table, folder / "1.parquet")
+    assert len(list(Documents(text_files(folder)))) == 3  # tokenising needs the source alone
+    base = tmp_path / "base"
+    base.mkdir()
+    command = [str(base), "--from", str(folder)]
+    with pytest.raises(InputError, match=r"line 1 has meta.*/1\."):
+        get_pile.main(command)
+    get_pile.main([*command, "--skip-bad-lines", "true"])
+    assert read_manifest(base / "data/pile/train")["counts"]["bad_lines"] == 1
+
+
+def test_a_parquet_file_without_permission_is_not_called_damaged(folder, monkeypatch):
+    def refuse(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    write_parquet(folder / "1.parquet", pyarrow.array(["one"]))
+    monkeypatch.setattr(pyarrow.parquet, "ParquetFile", refuse)
+    with pytest.raises(PermissionError):
+        texts(folder / "1.parquet", source="A")
+    with pytest.raises(PermissionError):
+        text_files(folder)
