@@ -37,21 +37,24 @@ PROBE = (
 )
 
 
+OTHER_FOLDER = "give a folder with tokenizer.json (TOKENIZER_PATH)"
+
+
 def has_tokenizer(folder: Path) -> bool:
     """Whether the folder has the files of a tokenizer."""
     return any((folder / name).exists() for name in ("tokenizer.json", "tokenizer_config.json"))
 
 
-def load_tokenizer(folder: Path):
+def load_tokenizer(folder: Path, fix: str = OTHER_FOLDER):
     """The Hugging Face tokenizer of a folder, from its files alone, with an end-of-text token.
 
     tokenizer.json's vocabulary and rules are taken as they are, its settings for a call are not
     (text_to_ids_alone). AutoTokenizer would look at a config.json beside it and put the
-    architecture's own pre-tokeniser in place of the file's (transformers 5, Qwen2).
+    architecture's own pre-tokeniser in place of the file's (transformers 5, Qwen2). fix: what to do
+    about a folder without a good one.
     """
     from transformers import PreTrainedTokenizerFast
 
-    fix = "give a folder with tokenizer.json (TOKENIZER_PATH)"
     if not has_tokenizer(folder):
         raise InputError("there is no tokenizer", where=folder, fix=fix)
     try:

@@ -4,8 +4,13 @@ from pathlib import Path
 
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
-from data_utils.tokenizer import has_tokenizer, load_tokenizer, tokenizer_fingerprint
-from pretrain.models import check_positions
+from data_utils.tokenizer import (
+    has_tokenizer,
+    load_tokenizer,
+    tokenizer_fingerprint,
+    vocabulary_size,
+)
+from pretrain.models import check_positions, read_config
 
 
 def require_belonging(corpus: Corpus, model_folder: Path) -> None:
@@ -15,13 +20,14 @@ def require_belonging(corpus: Corpus, model_folder: Path) -> None:
     """
     check_positions(model_folder / "config.json", corpus.max_length)
     known = corpus.carried().get("tokenizer")
+    note_end_of_text(corpus, model_folder / "config.json")
+    copy = (
+        f"copy the files of the model's own tokenizer into {model_folder} "
+        f"(of the corpus's, if it is that: {corpus.tokenizer_folder or 'tokenizer.json'})"
+    )
     if not has_tokenizer(model_folder):
-        raise InputError(
-            "the model has no tokenizer to compare with the corpus's",
-            where=model_folder,
-            fix=f"copy the files of the model's own tokenizer into {model_folder} "
-            f"(of the corpus's, if it is that: {corpus.tokenizer_folder or 'tokenizer.json'})",
-        )
+        what = "the model has no tokenizer to compare with the corpus's"
+        raise InputError(what, where=model_folder, fix=copy)
     if known is None:
         print(
             f"NOTE {corpus.folder} does not record its tokenizer: the model's is assumed "
@@ -29,7 +35,7 @@ def require_belonging(corpus: Corpus, model_folder: Path) -> None:
             flush=True,
         )
         return
-    found = tokenizer_fingerprint(load_tokenizer(model_folder))
+    found = tokenizer_fingerprint(load_tokenizer(model_folder, copy))
     if found != known:
         raise InputError(
             "the model's tokenizer is not the corpus's",
@@ -50,3 +56,50 @@ def end_of_text(corpus: Corpus, fallback: Path) -> int:
             flush=True,
         )
     return found
+
+
+def note_end_of_text(corpus: Corpus, config_file: Path) -> None:
+    """Say so where a model's configuration names another end-of-text than the corpus has."""
+    known, named = corpus.carried().get("eos_id"), read_config(config_file).get("eos_token_id")
+    ids = named if isinstance(named, list) else [named]
+    if known is not None and named is not None and known not in ids:
+        print(
+            f"NOTE the corpus's end-of-text is {known}, the model's is {named} ({config_file}): "
+            "the corpus's is used",
+            flush=True,
+        )
+
+
+def require_room(corpus: Corpus, config_file: Path) -> None:
+    """Refuse a configuration with fewer positions or ids than the corpus has."""
+    check_positions(config_file, corpus.max_length)
+    note_end_of_text(corpus, config_file)
+    size = read_config(config_file).get("vocab_size")
+    if size is None or corpus.tokenizer_folder is None:
+        return
+    needed = vocabulary_size(load_tokenizer(corpus.tokenizer_folder))
+    if size < needed:
+        raise InputError(
+            "the model has fewer ids than the corpus's tokenizer",
+            where=config_file,
+            expected=f"vocab_size of at least {needed}",
+            found=size,
+            fix="write it there, or choose another MODEL_CONFIG",
+        )
+
+
+def require_same_tokens(corpus: Corpus, held_out: Corpus, config_file: Path) -> None:
+    """Refuse a held-out corpus of another tokenizer, or with longer rows than the model takes."""
+    check_positions(config_file, held_out.max_length)
+    mine, theirs = corpus.carried(), held_out.carried()
+    for name in ("tokenizer", "eos_id"):
+        if name not in mine or name not in theirs:
+            print(f"NOTE {held_out.folder} is assumed to have the corpus's {name}", flush=True)
+        elif mine[name] != theirs[name]:
+            raise InputError(
+                f"the held-out corpus has another {name} than the corpus",
+                where=held_out.folder,
+                expected=str(mine[name])[:12],
+                found=str(theirs[name])[:12],
+                fix="tokenise it with the corpus's tokenizer, or leave VALID_DATA empty",
+            )

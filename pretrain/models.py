@@ -120,7 +120,14 @@ def load_model(folder: Path, precision: str, attention: str, fix: str = GET_MODE
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # one bar a stage: the work's own
+    logging.set_verbosity_error()  # what it would say of the weights is an error here
     artefact.require(folder, "model", fix, contents=True)
+    if (folder / "adapter_config.json").exists():
+        raise InputError(
+            "the folder has an adapter, which would not be applied",
+            where=folder,
+            fix="merge it into the weights, or move adapter_* out of the folder",
+        )
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         model, loaded = AutoModelForCausalLM.from_pretrained(
@@ -128,6 +135,7 @@ def load_model(folder: Path, precision: str, attention: str, fix: str = GET_MODE
             dtype=PRECISIONS[precision],
             local_files_only=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused below, by name
             **_attention(config, attention),
         )
     except Exception as error:  # many classes, one meaning: these files are no model
@@ -165,12 +173,13 @@ def check_positions(config_file: Path, length: int) -> None:
         config = AutoConfig.for_model(**values).get_text_config()
     except Exception:  # many classes, one meaning; who makes or loads the model says it better
         return
-    positions = getattr(config, "max_position_embeddings", None)
+    names = ("max_position_embeddings", "max_seq_len")  # MPT has the second
+    positions = next((n for n in (getattr(config, name, None) for name in names) if n), None)
     if positions and length - 1 > positions:
         raise InputError(
             "the model has fewer positions than the corpus's rows",
             where=config_file,
-            expected=f"max_position_embeddings of at least {length - 1}",
+            expected=f"at least {length - 1}",
             found=positions,
             fix=f"tokenise with MAX_LENGTH={positions + 1}, or use another model",
         )

@@ -89,6 +89,55 @@ def test_a_configuration_with_fewer_positions_than_the_rows_is_refused(base):
     programs.one_message(run, 2, "positions", "short.json", "MAX_LENGTH")
 
 
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_damaged_tokenizer_beside_a_model_is_replaced_as_the_message_says(
+    base, program, tmp_path
+):
+    model = shutil.copytree(base / "own", tmp_path / "model")
+    (model / "tokenizer.json").write_text("{")
+    run = call(base, program, model_path=model)
+    programs.one_message(run, 2, "tokenizer", str(model), "copy")
+    for path in (base / "corpus/tokenizer").iterdir():
+        shutil.copy(path, model)
+    save = {} if program == "eval.lm" else {"save": f"mended {program}"}
+    run = call(base, program, model_path=model, **save)
+    assert run.code == 0, run.errors
+
+
+def test_a_held_out_corpus_of_another_tokenizer_is_refused(base):
+    rows = make.random_rows(5, runs.VOCAB, 0, longest=9)
+    make.save_corpus(base / "other held out", rows, base / "other tokenizer", max_length=9)
+    for model in ({"model_config": "model.json"}, {"model_path": "own"}):
+        run = call(base, "pretrain.train", valid_data="other held out", **model)
+        programs.one_message(run, 2, "tokenizer", "other held out")
+    run = call(base, "pretrain.train", model_config="model.json", valid_data="bare", save="noted")
+    assert run.code == 0 and "NOTE" in run.output, run.errors
+
+
+def test_held_out_rows_longer_than_the_models_positions_are_refused(base):
+    (base / "fits.json").write_text(json.dumps({**GPT2, "n_positions": runs.LONGEST - 1}))
+    rows = make.random_rows(5, runs.VOCAB, 0, longest=60)
+    make.save_corpus(base / "long held out", rows, base / "tokenizer", max_length=60)
+    run = call(base, "pretrain.train", model_config="fits.json", valid_data="long held out")
+    programs.one_message(run, 2, "positions", "fits.json")
+
+
+def test_a_configuration_with_fewer_ids_than_the_tokenizer_is_refused(base):
+    (base / "small.json").write_text(json.dumps(make.qwen_config(300)))
+    run = call(base, "pretrain.train", model_config="small.json", save="never begun")
+    programs.one_message(run, 2, "vocab_size", "300", "600")
+    assert not (base / "never begun").exists()
+
+
+@pytest.mark.parametrize(("ids", "noted"), [(7, True), ([7, 8], True), ([7, 0], False)])
+def test_another_end_of_text_in_the_model_is_said(base, ids, noted):
+    name = f"eos {ids}"
+    config = {**make.qwen_config(runs.VOCAB), "eos_token_id": ids}
+    (base / f"{name}.json").write_text(json.dumps(config))
+    run = call(base, "pretrain.train", model_config=f"{name}.json", save=name)
+    assert run.code == 0 and ("NOTE the corpus's end-of-text is 0" in run.output) == noted
+
+
 # --- folders --------------------------------------------------------------------------------------
 
 
@@ -142,6 +191,18 @@ def test_weights_without_a_place_in_the_model_are_refused(untied, name):
     with pytest.raises(InputError) as caught:
         load_model(untied, "fp32", "sdpa")
     assert name in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_weights_of_another_shape_are_named(untied):
+    change(untied, lambda weights: weights.update({"model.norm.weight": torch.zeros(3)}))
+    with pytest.raises(InputError, match=r"shapes.*model\.norm\.weight"):
+        load_model(untied, "fp32", "sdpa")
+
+
+def test_an_adapter_beside_a_model_is_refused(untied):
+    (untied / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match="adapter"):
+        load_model(untied, "fp32", "sdpa")
 
 
 @pytest.mark.parametrize(
