@@ -158,8 +158,12 @@ def test_skip_steps_goes_on_without_the_batch(base):
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_ids_that_the_model_does_not_have(base, processes):
-    run = train(base, processes, save=f"ids {processes}", model_config="small.json")
+def test_ids_that_the_model_does_not_have(base, processes, tmp_path):
+    """Where a corpus brings its tokenizer this is found before; here it brings none."""
+    for path in (base / "corpus").glob("data_0.*"):
+        shutil.copy(path, tmp_path)
+    changes = {"data_dir": tmp_path, "tokenizer_path": "tokenizer", "model_config": "small.json"}
+    run = train(base, processes, save=f"ids {processes}", **changes)
     one_message(run, 2, "row 6 of data_0", f"ids below {RARE}", f"found {RARE}")
     assert not make.processes_naming(f"ids {processes}")
 
