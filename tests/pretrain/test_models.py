@@ -123,6 +123,13 @@ def test_weights_that_are_not_numbers_are_no_matter_of_the_head():
     check_head(model)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_numbers_that_are_none_in_the_head_are_no_matter_of_its_structure(tied):
+    model = random_model({**make.qwen_config(100), "tie_word_embeddings": tied})
+    head_weight(model).data[50, 0] = float("nan")
+    check_head(model)
+
+
 def test_new_models_depend_on_the_seed_alone(tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(make.qwen_config(100)))
