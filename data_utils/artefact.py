@@ -19,12 +19,13 @@ from data_utils.errors import ArtefactError, InputError
 
 FORMAT = 1
 MANIFEST, SETTINGS, LOCK = "manifest.json", "settings.json", ".lock"
+TEXT_FORMATS = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
 # What readers find in a folder by its name, and the folders inside that they look for: one of these
 # beside what the manifest lists would be read under a fingerprint that knows nothing of it.
 TAKEN = {
     "corpus": (r".+_\d+\.(bin|idx|npy)", {"tokenizer"}),
     "scores": (r".+\.(safetensors|npy|pt)", set()),
-    "text": (r".+\.(jsonl|jsonl\.zst|jsonl\.gz|parquet)", {"train"}),
+    "text": (rf".+({'|'.join(map(re.escape, TEXT_FORMATS))})", {"train"}),
     "model": (
         r".+\.(safetensors|bin|pt|pth|h5|msgpack|gguf|index\.json|model|jinja|py)"
         r"|((generation_|adapter_|tokenizer_)?config|tokenizer|vocab|added_tokens"

@@ -18,7 +18,6 @@ import zstandard
 
 from data_utils.errors import InputError
 
-SUFFIXES = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
 WINDOW = 1 << 31  # bytes; zstd --ultra --long=31 writes frames that need as much
 BRING_TEXT = "run tools/get_pile.py, or put Pile-format .jsonl files there"
 FIX = (
@@ -154,15 +153,16 @@ class Documents:
                         yield number + inside, row
                 number += len(batch)
 
-    def any_in(self, path: Path) -> bool:
-        """Whether the file has a row, or a line that is not blank; good or bad."""
-        if path.suffix != ".parquet":
-            return next(self._read(path, 0), None) is not None
-        try:
-            with parquet_file(path) as file:
-                return file.metadata.num_rows > 0
-        except EOFError as error:
-            raise damaged(path, 0, error) from error
+
+def holds_documents(path: Path) -> bool:
+    """Whether the file has a row, or a line that is not blank; good or bad."""
+    if path.suffix != ".parquet":
+        return next(Documents([path])._read(path, 0), None) is not None
+    try:
+        with parquet_file(path) as file:
+            return file.metadata.num_rows > 0
+    except EOFError as error:
+        raise damaged(path, 0, error) from error
 
 
 @contextlib.contextmanager

@@ -9,9 +9,10 @@ from collections import Counter
 from pathlib import Path
 
 from data_utils import artefact
+from data_utils.artefact import TEXT_FORMATS
 from data_utils.errors import InputError
 from data_utils.output import PROGRESS
-from data_utils.text import SUFFIXES, Documents
+from data_utils.text import holds_documents
 
 # What lies beside text everywhere and is none: descriptions, licences, records, hidden files.
 NO_TEXT = re.compile(
@@ -20,7 +21,7 @@ NO_TEXT = re.compile(
     re.IGNORECASE,
 )
 SKIP_OTHERS = (
-    f"turn it into {', '.join(SUFFIXES)}, move it away, or pass such files over with "
+    f"turn it into {', '.join(TEXT_FORMATS)}, move it away, or pass such files over with "
     "--skip-other-files true"
 )
 
@@ -43,7 +44,7 @@ def text_files(folder: Path, skip_others: bool = False) -> list[Path]:
     there = sorted(place.glob("*"), key=natural) if place.is_dir() else []
     no_text = [path for path in there if is_no_text(path)]
     there = [path for path in there if path not in no_text]
-    files = [path for path in there if path.name.endswith(SUFFIXES) and not path.is_dir()]
+    files = [path for path in there if path.name.endswith(TEXT_FORMATS) and not path.is_dir()]
     others = [path for path in there if path not in files and holds_something(path)]
     if others and not skip_others:
         raise left_out("is not a file of documents", others, SKIP_OTHERS)
@@ -54,7 +55,7 @@ def text_files(folder: Path, skip_others: bool = False) -> list[Path]:
     tell(f"passed over in {place}:", no_text + others)
     if not files:
         raise InputError(
-            f"there are no {', '.join(SUFFIXES)} files",
+            f"there are no {', '.join(TEXT_FORMATS)} files",
             where=place,
             fix="give the folder that holds the text (or whose folder train/ does)",
         )
@@ -70,7 +71,7 @@ def check_text_files(files: list[Path]) -> None:
         )
     # A file of no documents may be meant so; but so looks one that never arrived.
     empty = [path for path in files if path.stat().st_size == 0]
-    empty = empty or [path for path in files if not Documents([path]).any_in(path)]
+    empty = empty or [path for path in files if not holds_documents(path)]
     if empty:
         raise left_out("is empty", empty, "get it again, or remove it")
     stems = Counter(stem(path) for path in files)
@@ -81,14 +82,14 @@ def check_text_files(files: list[Path]) -> None:
 
 def stem(path: Path) -> str:
     """The name of a file of documents without its format."""
-    return next(path.name.removesuffix(s) for s in SUFFIXES if path.name.endswith(s))
+    return next(path.name.removesuffix(s) for s in TEXT_FORMATS if path.name.endswith(s))
 
 
 def is_no_text(path: Path) -> bool:
     """Whether everybody passes this path over: hidden, or by its name a description or record."""
     if path.name.startswith("."):
         return True
-    documents = path.name.endswith(SUFFIXES) or path.is_dir()
+    documents = path.name.endswith(TEXT_FORMATS) or path.is_dir()
     return not documents and NO_TEXT.fullmatch(path.name) is not None
 
 

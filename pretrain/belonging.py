@@ -4,6 +4,7 @@ from pathlib import Path
 
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
+from data_utils.record import local_rank
 from data_utils.tokenizer import (
     has_tokenizer,
     load_tokenizer,
@@ -18,9 +19,7 @@ def require_belonging(corpus: Corpus, model_folder: Path) -> None:
 
     Where the corpus does not record its tokenizer, the model's is assumed, and that is said.
     """
-    check_positions(model_folder / "config.json", corpus.max_length)
-    known = corpus.carried().get("tokenizer")
-    note_end_of_text(corpus, model_folder / "config.json")
+    check_configuration(corpus, model_folder / "config.json")
     copy = (
         f"copy the files of the model's own tokenizer into {model_folder} "
         f"(of the corpus's, if it is that: {corpus.tokenizer_folder or 'tokenizer.json'})"
@@ -28,11 +27,11 @@ def require_belonging(corpus: Corpus, model_folder: Path) -> None:
     if not has_tokenizer(model_folder):
         what = "the model has no tokenizer to compare with the corpus's"
         raise InputError(what, where=model_folder, fix=copy)
+    known = corpus.carried().get("tokenizer")
     if known is None:
-        print(
-            f"NOTE {corpus.folder} does not record its tokenizer: the model's is assumed "
-            "(tools/verify.py --adopt records it)",
-            flush=True,
+        note(
+            f"{corpus.folder} does not record its tokenizer: the model's is assumed "
+            "(tools/verify.py --adopt records it)"
         )
         return
     found = tokenizer_fingerprint(load_tokenizer(model_folder, copy))
@@ -46,34 +45,9 @@ def require_belonging(corpus: Corpus, model_folder: Path) -> None:
         )
 
 
-def end_of_text(corpus: Corpus, fallback: Path) -> int:
-    """The id of the corpus's end-of-text; fallback: a tokenizer's folder, which is then named."""
-    found = corpus.end_of_text(fallback)
-    if "eos_id" not in corpus.carried() and corpus.tokenizer_folder is None:
-        print(
-            f"NOTE {corpus.folder} does not record its end-of-text: {found} is assumed, that of "
-            f"{fallback} (TOKENIZER_PATH)",
-            flush=True,
-        )
-    return found
-
-
-def note_end_of_text(corpus: Corpus, config_file: Path) -> None:
-    """Say so where a model's configuration names another end-of-text than the corpus has."""
-    known, named = corpus.carried().get("eos_id"), read_config(config_file).get("eos_token_id")
-    ids = named if isinstance(named, list) else [named]
-    if known is not None and named is not None and known not in ids:
-        print(
-            f"NOTE the corpus's end-of-text is {known}, the model's is {named} ({config_file}): "
-            "the corpus's is used",
-            flush=True,
-        )
-
-
 def require_room(corpus: Corpus, config_file: Path) -> None:
     """Refuse a configuration with fewer positions or ids than the corpus has."""
-    check_positions(config_file, corpus.max_length)
-    note_end_of_text(corpus, config_file)
+    check_configuration(corpus, config_file)
     size = read_config(config_file).get("vocab_size")
     if size is None or corpus.tokenizer_folder is None:
         return
@@ -88,13 +62,25 @@ def require_room(corpus: Corpus, config_file: Path) -> None:
         )
 
 
+def check_configuration(corpus: Corpus, config_file: Path) -> None:
+    """Refuse one with fewer positions than the corpus's rows; say so of another end-of-text."""
+    check_positions(config_file, corpus.max_length)
+    known, named = corpus.carried().get("eos_id"), read_config(config_file).get("eos_token_id")
+    ids = named if isinstance(named, list) else [named]
+    if known is not None and named is not None and known not in ids:
+        note(
+            f"the corpus's end-of-text is {known}, the model's is {named} ({config_file}): "
+            "the corpus's is used"
+        )
+
+
 def require_same_tokens(corpus: Corpus, held_out: Corpus, config_file: Path) -> None:
     """Refuse a held-out corpus of another tokenizer, or with longer rows than the model takes."""
     check_positions(config_file, held_out.max_length)
     mine, theirs = corpus.carried(), held_out.carried()
     for name in ("tokenizer", "eos_id"):
         if name not in mine or name not in theirs:
-            print(f"NOTE {held_out.folder} is assumed to have the corpus's {name}", flush=True)
+            note(f"{held_out.folder} is assumed to have the corpus's {name}")
         elif mine[name] != theirs[name]:
             raise InputError(
                 f"the held-out corpus has another {name} than the corpus",
@@ -103,3 +89,20 @@ def require_same_tokens(corpus: Corpus, held_out: Corpus, config_file: Path) -> 
                 found=str(theirs[name])[:12],
                 fix="tokenise it with the corpus's tokenizer, or leave VALID_DATA empty",
             )
+
+
+def end_of_text(corpus: Corpus, fallback: Path) -> int:
+    """The id of the corpus's end-of-text; fallback: a tokenizer's folder, which is then named."""
+    found = corpus.end_of_text(fallback)
+    if "eos_id" not in corpus.carried() and corpus.tokenizer_folder is None:
+        note(
+            f"{corpus.folder} does not record its end-of-text: {found} is assumed, that of "
+            f"{fallback} (TOKENIZER_PATH)"
+        )
+    return found
+
+
+def note(text: str) -> None:
+    """Say what is assumed, by one of a machine's processes."""
+    if local_rank() == 0:
+        print(f"NOTE {text}", flush=True)

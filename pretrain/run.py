@@ -11,21 +11,11 @@ from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, under
 from data_utils.output import Output
-from pretrain.belonging import (
-    end_of_text,
-    require_belonging,
-    require_room,
-    require_same_tokens,
-)
+from pretrain.belonging import end_of_text, require_belonging, require_room, require_same_tokens
 from pretrain.checkpoints import checkpoint_bytes
 from pretrain.engine import Engine
 from pretrain.flops import peak_flops
-from pretrain.models import (
-    GET_MODEL,
-    count_parameters,
-    read_config,
-    resolve_precision,
-)
+from pretrain.models import GET_MODEL, count_parameters, read_config, resolve_precision
 from pretrain.processes import Processes, all_sum
 from pretrain.settings import FREE, TrainSettings
 
@@ -62,12 +52,11 @@ def prepare(settings: TrainSettings, processes: Processes) -> Run:
         model_folder = under(base, settings.model_path)
         config_file = model_folder / "config.json"
         require_belonging(corpus, model_folder)
-        content["model_config"] = canonical_hash(read_config(model_folder / "config.json"))
         inputs["model"] = (model_folder, artefact.identity(model_folder, "model", GET_MODEL))
     else:
         config_file = under(base, settings.model_config)
-        content["model_config"] = canonical_hash(read_config(config_file))
         require_room(corpus, config_file)
+    content["model_config"] = canonical_hash(read_config(config_file))
     if valid is not None:
         require_same_tokens(corpus, valid, config_file)
     output = Output(

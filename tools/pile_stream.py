@@ -37,6 +37,7 @@ class HubDocuments:
         if state is not None:
             self.data.load_state_dict(state["hub"])
         self.documents = state["documents"] if state is not None else 0
+        self.bad: list[list] = []  # as Documents has them: here none is passed over
 
     @property
     def state(self) -> dict:
@@ -98,11 +99,10 @@ def write_files(result: Output, open_source: Callable[[dict | None], Any], setti
 
 def list_bad(source: Any, progress: dict) -> None:
     """Name the lines that were left out since the last call, and count them in progress."""
-    bad = getattr(source, "bad", [])
-    for name, number, reason in bad:
+    for name, number, reason in source.bad:
         print(f"left out: line {number} of {name} {reason}", flush=True)
-    progress["bad"] = progress.get("bad", 0) + len(bad)
-    bad.clear()
+    progress["bad"] = progress.get("bad", 0) + len(source.bad)
+    source.bad.clear()
 
 
 def show_progress(bar: tqdm, progress: dict, fraction: float, limit: int) -> None:

@@ -57,13 +57,21 @@ def test_a_model_of_another_tokenizer_is_refused(base, program):
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_model_without_a_tokenizer_is_refused_and_the_fix_works(base, program, tmp_path):
-    model = shutil.copytree(base / "bare model", tmp_path / "model")
+@pytest.mark.parametrize(
+    ("source", "damaged", "noun"),
+    [("bare model", False, "no tokenizer"), ("own", True, "tokenizer")],
+)
+def test_a_model_without_a_good_tokenizer_is_refused_and_the_fix_works(
+    base, program, source, damaged, noun, tmp_path
+):
+    model = shutil.copytree(base / source, tmp_path / "model")
+    if damaged:
+        (model / "tokenizer.json").write_text("{")
     run = call(base, program, model_path=model)
-    programs.one_message(run, 2, "no tokenizer", str(model), "copy")
+    programs.one_message(run, 2, noun, str(model), "copy")
     for path in (base / "corpus/tokenizer").iterdir():
         shutil.copy(path, model)
-    save = {} if program == "eval.lm" else {"save": f"fixed {program}"}
+    save = {} if program == "eval.lm" else {"save": f"fixed {source} {program}"}
     run = call(base, program, model_path=model, **save)
     assert run.code == 0, run.errors
 
@@ -87,21 +95,6 @@ def test_a_model_with_fewer_positions_than_the_rows_is_refused(base, program):
 def test_a_configuration_with_fewer_positions_than_the_rows_is_refused(base):
     run = call(base, "pretrain.train", model_config="short.json")
     programs.one_message(run, 2, "positions", "short.json", "MAX_LENGTH")
-
-
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_a_damaged_tokenizer_beside_a_model_is_replaced_as_the_message_says(
-    base, program, tmp_path
-):
-    model = shutil.copytree(base / "own", tmp_path / "model")
-    (model / "tokenizer.json").write_text("{")
-    run = call(base, program, model_path=model)
-    programs.one_message(run, 2, "tokenizer", str(model), "copy")
-    for path in (base / "corpus/tokenizer").iterdir():
-        shutil.copy(path, model)
-    save = {} if program == "eval.lm" else {"save": f"mended {program}"}
-    run = call(base, program, model_path=model, **save)
-    assert run.code == 0, run.errors
 
 
 def test_a_held_out_corpus_of_another_tokenizer_is_refused(base):
