@@ -14,7 +14,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.start import use_project_python
+    from data_utils.program import use_project_python
 
     use_project_python()
 
@@ -31,13 +31,13 @@ from torch.utils.data import DataLoader, Sampler
 
 from benchmarks import harness
 from benchmarks.bench_reader import Sequences
+from cluster.processes import Processes
 from data_utils.corpus import Corpus
+from data_utils.program import CODE_ROOT
 from data_utils.shards import write_shard
-from data_utils.start import CODE_ROOT
 from pretrain.batches import batches
 from pretrain.flops import forward_flops, peak_flops
 from pretrain.models import new_model
-from pretrain.processes import Processes
 from pretrain.settings import TrainSettings
 
 ROWS, LENGTH, STEPS, WORLD, MICRO, VOCAB, EOS = 40_000, 1025, 200, 8, 8, 151_936, 151_643

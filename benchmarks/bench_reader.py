@@ -14,7 +14,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.start import run, use_project_python
+    from data_utils.program import run, use_project_python
 
     use_project_python()
 
@@ -33,8 +33,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from benchmarks import harness, real_input
 from data_utils.corpus import Corpus
+from data_utils.program import CODE_ROOT
 from data_utils.shards import HEADER, find_shards, open_shard, write_shard
-from data_utils.start import CODE_ROOT
 
 ROWS, SIZES, SHARD = 16_384, (8, 16, 512), 2_000
 TYPES = {"int32": np.dtype("<i4"), "uint16": np.dtype("<u2")}

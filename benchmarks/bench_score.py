@@ -13,7 +13,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.start import use_project_python
+    from data_utils.program import use_project_python
 
     use_project_python()
 
@@ -26,8 +26,8 @@ import torch
 
 from benchmarks import harness
 from data_utils.corpus import Corpus
+from data_utils.program import CODE_ROOT
 from data_utils.shards import token_type, write_shard
-from data_utils.start import CODE_ROOT
 from pretrain.log_probs import row_log_probs
 from pretrain.losses import inputs_and_labels
 from pretrain.models import head_weight, hidden_states, new_model

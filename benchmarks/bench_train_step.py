@@ -15,7 +15,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.start import use_project_python
+    from data_utils.program import use_project_python
 
     use_project_python()
 
@@ -28,7 +28,7 @@ from collections.abc import Callable
 import torch
 
 from benchmarks import harness
-from data_utils.start import CODE_ROOT
+from data_utils.program import CODE_ROOT
 from pretrain.models import head_weight, hidden_states, new_model
 from pretrain.objectives.language_modelling import Objective
 

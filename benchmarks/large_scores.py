@@ -11,7 +11,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.start import run, use_project_python
+    from data_utils.program import run, use_project_python
 
     use_project_python()
 
@@ -26,9 +26,9 @@ import numpy as np
 from benchmarks import harness
 from benchmarks.bench_selection import make_input
 from data_utils import artefact
+from data_utils.artefact_writer import Output
 from data_utils.corpus import Corpus
-from data_utils.output import Output
-from data_utils.start import CODE_ROOT
+from data_utils.program import CODE_ROOT
 from miniplm.scores import write_store
 
 BLOCK = 8192

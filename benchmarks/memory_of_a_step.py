@@ -14,7 +14,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.start import use_project_python
+    from data_utils.program import use_project_python
 
     use_project_python()
 
@@ -28,11 +28,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from data_utils.start import CODE_ROOT
+from cluster.processes import start_processes
+from data_utils.program import CODE_ROOT
 from pretrain.engine import Engine, deepspeed_config
 from pretrain.models import count_parameters, new_model, save_memory
 from pretrain.objectives.language_modelling import Objective
-from pretrain.processes import start_processes
 
 CONFIG = CODE_ROOT / "configs/models/qwen/1.2B.json"
 LENGTH, ACCUMULATION = 1025, 2

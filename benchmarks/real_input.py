@@ -15,8 +15,8 @@ from pathlib import Path
 
 import orjson
 
+from data_utils.artefact_writer import lock
 from data_utils.errors import EnvironmentFault
-from data_utils.output import lock
 
 SOURCES = {
     "Python code": (".py", ".pyi"),

@@ -1,9 +1,9 @@
 """Finished artefacts: the manifest that describes a folder, and the checks of who reads it.
 
-manifest.json is written last (data_utils/output.py). Its fingerprint is the SHA-256 of canonical
-JSON over kind, format, the settings that matter to the content, counts, the inputs' fingerprints,
-and name, size and SHA-256 of each file. A folder that this code has begun holds settings.json; one
-with neither was made by others: it is read as it is and never written to.
+manifest.json is written last (data_utils/artefact_writer.py). Its fingerprint is the SHA-256 of
+canonical JSON over kind, format, the settings that matter to the content, counts, the inputs'
+fingerprints, and name, size and SHA-256 of each file. A folder that this code has begun holds
+settings.json; one with neither was made by others: it is read as it is and never written to.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_utils.disk import sha256
+from data_utils.atomic_files import sha256
 from data_utils.errors import ArtefactError, InputError
 
 FORMAT = 1

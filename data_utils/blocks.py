@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_utils.disk import fsync, place, where_supported
+from data_utils.atomic_files import fsync, place, where_supported
 
 HEARTBEAT = 15.0  # seconds
 STALE = 6 * HEARTBEAT

@@ -15,7 +15,7 @@ from typing import IO
 import numpy as np
 
 from data_utils import artefact
-from data_utils.disk import atomic_file
+from data_utils.atomic_files import atomic_file
 from data_utils.errors import ArtefactError, InputError
 from data_utils.mapped import map_files, write_spans
 from data_utils.row_check import longest_row

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from data_utils.errors import InputError
 from data_utils.names import absolute
-from data_utils.start import CODE_ROOT
+from data_utils.program import CODE_ROOT
 
 Settings = TypeVar("Settings")
 # The file by itself: importing the package takes longer than what most programs do besides.

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_utils.disk import atomic_file
+from data_utils.atomic_files import atomic_file
 from data_utils.errors import ArtefactError
 from data_utils.mapped import map_files
 

@@ -8,7 +8,7 @@ import numpy as np
 import orjson
 
 from data_utils.artefact import canonical_hash
-from data_utils.disk import read_json
+from data_utils.atomic_files import read_json
 from data_utils.errors import InputError
 
 FILES = (

@@ -13,7 +13,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.start import run, use_project_python
+    from data_utils.program import run, use_project_python
 
     use_project_python()
 
@@ -22,13 +22,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_utils import artefact, disk
+from data_utils import artefact, atomic_files
 from data_utils.corpus import recorded_corpus
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.names import check_name
-from data_utils.page import write_text
 from eval import compare_page
+from reports.page import write_text
 
 EVALUATE = "run scripts/eval/lm.sh BASE_PATH --model-path MODEL --ckpt-name NAME"
 TRAIN = "give the folder of a finished run of pretrain/train.py"
@@ -102,7 +102,7 @@ def main() -> None:
     page.parent.mkdir(parents=True, exist_ok=True)
     folders = {run.name: run.folder for run in runs.values()}
     write_text(page, compare_page.html(report, selection, folders))
-    disk.write_json(page.with_suffix(".json"), report)
+    atomic_files.write_json(page.with_suffix(".json"), report)
     print(f"\nReport: {page}, its figures: {page.with_suffix('.json')}")
 
 
@@ -136,7 +136,7 @@ def read_losses(name: str, results: Path) -> tuple[dict, np.ndarray]:
     path = results / f"{name}.json"
     if not path.is_file() or not path.with_suffix(".npy").is_file():
         raise InputError(f"there are no held-out losses of {name}", where=path, fix=EVALUATE)
-    result = disk.read_json(path, f"{EVALUATE} again")
+    result = atomic_files.read_json(path, f"{EVALUATE} again")
     losses = np.load(path.with_suffix(".npy"), allow_pickle=False)
     if len(losses) != result["sequences"] or abs(losses.mean() - result["loss"]) > 1e-9:
         raise InputError(

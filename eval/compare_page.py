@@ -5,7 +5,8 @@ from pathlib import Path
 
 from data_utils import artefact
 from data_utils.corpus import NOISE
-from data_utils.page import (
+from pretrain.metrics import read_metrics
+from reports.page import (
     Column,
     example,
     findings,
@@ -22,7 +23,6 @@ from data_utils.page import (
     table,
     text_table,
 )
-from pretrain.metrics import read_metrics
 
 SCORE_FIX = "run scripts/miniplm/difference_sampling/compute_difference_scores.py"
 SMALL = 100_000_000  # tokens of training below which the notes on small runs are shown

@@ -12,7 +12,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.start import run, use_project_python
+    from data_utils.program import run, use_project_python
 
     use_project_python()
 
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from data_utils import artefact, disk
+from data_utils import artefact, atomic_files
 from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError
 from data_utils.flags import base_folder, flag, parse, under
@@ -70,7 +70,7 @@ def main() -> None:
     losses = evaluate(model, corpus, rows, eos_id, settings.tokens_per_batch)
     folder = under(base, settings.save)
     folder.mkdir(parents=True, exist_ok=True)
-    with disk.atomic_file(folder / f"{settings.ckpt_name}.npy") as file:
+    with atomic_files.atomic_file(folder / f"{settings.ckpt_name}.npy") as file:
         np.save(file, losses)
     result = {
         "model": {"path": settings.model_path, **model_identity},
@@ -80,7 +80,7 @@ def main() -> None:
         "perplexity": float(np.exp(losses.mean())),
         "precision": precision,
     }
-    disk.write_json(folder / f"{settings.ckpt_name}.json", result)
+    atomic_files.write_json(folder / f"{settings.ckpt_name}.json", result)
     print(
         f"{settings.ckpt_name}: loss {result['loss']:.4f} nats a token, perplexity "
         f"{result['perplexity']:.2f} over {len(losses):,} sequences -> "

@@ -10,13 +10,13 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.start import run, use_project_python
+    from data_utils.program import run, use_project_python
 
     use_project_python()
 
 import numpy as np
 
-from data_utils.page import plot_png, write_png
+from reports.page import plot_png, write_png
 
 TARGET = Path(__file__).with_name("method.png")
 BLUE, GREEN, RED, GOLD, INK, PALE = "#3b6fb5", "#2a7f62", "#c0563b", "#b9851c", "#1c2430", "#5a6573"

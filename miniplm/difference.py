@@ -13,16 +13,16 @@ from typing import IO
 
 import numpy as np
 
-from data_utils import artefact, disk
+from data_utils import artefact, atomic_files
+from data_utils.artefact_writer import Output
 from data_utils.corpus import Corpus, recorded_corpus
 from data_utils.errors import ArtefactError, InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.names import check_name
-from data_utils.output import Output
 from miniplm.ranking import pieces
-from miniplm.report import write_report
-from miniplm.roles import check_mean, check_models
 from miniplm.scores import Scores
+from miniplm.swapped_models import check_mean, check_models
+from reports.selection_report import write_report
 
 FILE = "difference.npy"
 PROGRAM = "scripts/miniplm/difference_sampling/compute_difference_scores.py"
@@ -172,7 +172,7 @@ def join(
 ) -> None:
     """Write the difference store and its report; r is read from its file, not held beside."""
     log_p, log_ref = read_means(teacher, reference)
-    with disk.atomic_file(output.folder / FILE) as file:
+    with atomic_files.atomic_file(output.folder / FILE) as file:
         write_difference(file, log_p, log_ref)
     r = np.load(output.folder / FILE, mmap_mode="r", allow_pickle=False)
     defined, mean = mean_of(r)

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from data_utils import artefact, disk
+from data_utils import artefact, atomic_files
+from data_utils.artefact_writer import Output
 from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError
 from data_utils.flags import base_folder, flag, parse, under
-from data_utils.output import Output
 from miniplm.score_job import open_corpus
 from miniplm.scores import first_bad, write_store
 from pretrain.belonging import end_of_text
@@ -132,7 +132,7 @@ def read_file(path: Path) -> np.ndarray:
 
 def source(folder: Path, files: list[Path], base: Path, settings: Settings) -> dict:
     """The inputs `score_files` and `model`; an unknown model is what wrote these files."""
-    fingerprint = artefact.canonical_hash([disk.sha256(path) for path in files])
+    fingerprint = artefact.canonical_hash([atomic_files.sha256(path) for path in files])
     inputs = {"score_files": (folder, {"kind": "score files", "fingerprint": fingerprint})}
     model = (folder, {"kind": "unknown model of score files", "fingerprint": fingerprint})
     if settings.model_path:

@@ -10,8 +10,8 @@ import time
 
 from tqdm import tqdm
 
+from cluster.failure_record import local_rank
 from data_utils.blocks import HEARTBEAT, Blocks
-from data_utils.record import local_rank
 
 
 class Progress:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.start import run, use_project_python
+    from data_utils.program import use_project_python
 
     use_project_python()
 
@@ -27,11 +27,12 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from cluster.failure_record import STOP_SIGNALS, die_with_launcher, launched, local_rank
+from cluster.worker import run
 from data_utils import artefact
+from data_utils.artefact_writer import lock
 from data_utils.errors import ArtefactError, Stopped
 from data_utils.flags import parse
-from data_utils.output import lock
-from data_utils.record import STOP_SIGNALS, die_with_launcher, launched, local_rank
 from miniplm import import_scores
 from miniplm.progress import Progress
 from miniplm.score_job import Job, Settings, prepare

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from data_utils import artefact
+from data_utils.artefact_writer import Output
 from data_utils.blocks import Blocks
 from data_utils.corpus import Corpus, shard_range
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, under
-from data_utils.output import Output
 from miniplm.scores import FILL, SUFFIX, check_block, job_of
 from pretrain.belonging import end_of_text, require_belonging
 from pretrain.models import GET_MODEL, Attention, Precision, resolve_precision

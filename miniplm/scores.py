@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from data_utils import artefact
+from data_utils.artefact_writer import Output
 from data_utils.blocks import Blocks
 from data_utils.errors import ArtefactError, InputError
-from data_utils.output import Output
 
 SUFFIX = ".safetensors"
 VALUES = {"log-probabilities": "sum", "mean log-probabilities": "mean"}  # a type's array

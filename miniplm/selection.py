@@ -14,11 +14,11 @@ from typing import Literal
 import numpy as np
 
 from data_utils import artefact
+from data_utils.artefact_writer import Output
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.names import check_name
-from data_utils.output import Output
 from data_utils.tokenizer import copy_tokenizer
 from miniplm.criteria import CRITERIA, SEEDED, Differences, number_to_keep
 from miniplm.ranking import count_defined, top

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from data_utils.atomic_files import atomic_file
 from data_utils.corpus import Corpus, write_side
-from data_utils.disk import atomic_file
 from data_utils.errors import ArtefactError
 from data_utils.shards import read_header, write_index
 

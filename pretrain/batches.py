@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from data_utils.ahead import in_thread
-from data_utils.order import rows_of, step_samples
+from data_utils.prefetch import in_thread
+from data_utils.sample_order import rows_of, step_samples
 from pretrain.log_probs import AHEAD, check_ids
-from pretrain.run import Run
+from pretrain.prepare import Run
 
 
 @dataclass(frozen=True)

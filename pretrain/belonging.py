@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
+from cluster.failure_record import local_rank
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
-from data_utils.record import local_rank
 from data_utils.tokenizer import (
     has_tokenizer,
     load_tokenizer,

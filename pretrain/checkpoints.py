@@ -16,13 +16,13 @@ from pathlib import Path
 
 import torch
 
-from data_utils import artefact, disk
+from cluster.processes import Processes, barrier
+from data_utils import artefact, atomic_files
+from data_utils.artefact_writer import Output
 from data_utils.errors import ArtefactError, EnvironmentFault, from_os_error
-from data_utils.output import Output
 from data_utils.tokenizer import FILES as TOKENIZER_FILES
 from pretrain.engine import Engine
 from pretrain.models import descriptions
-from pretrain.processes import Processes, barrier
 
 STATE, DEEPSPEED = "trainer_state.json", "deepspeed"
 
@@ -74,14 +74,14 @@ def save_checkpoint(
             weights = engine.full_weights()
         if processes.first:
             write_model(engine.objective.model, weights, temporary, tokenizer_folder)
-            disk.write_json(temporary / STATE, state)
+            atomic_files.write_json(temporary / STATE, state)
             sync_tree(temporary)
             files = [str(p.relative_to(temporary)) for p in temporary.rglob("*") if p.is_file()]
             step_output(output, temporary).finish(files, counts={"step": state["step"]})
     if processes.first:
         shutil.rmtree(final, ignore_errors=True)
         os.rename(temporary, final)
-        disk.fsync_folder(final.parent)
+        atomic_files.fsync_folder(final.parent)
     barrier(processes)
     return final
 
@@ -139,7 +139,7 @@ def write_model(
     weights = {name: tensor.contiguous() for name, tensor in weights.items()}
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     for name, values in descriptions(model).items():
-        disk.write_json(folder / name, values)
+        atomic_files.write_json(folder / name, values)
     for name in TOKENIZER_FILES if tokenizer_folder else ():
         if (tokenizer_folder / name).exists():
             shutil.copyfile(tokenizer_folder / name, folder / name)
@@ -155,8 +155,8 @@ def sync_tree(folder: Path) -> None:
     for root, _, names in os.walk(folder):
         for name in names:
             with open(Path(root) / name, "rb") as file:
-                disk.fsync(file.fileno())
-        disk.fsync_folder(Path(root))
+                atomic_files.fsync(file.fileno())
+        atomic_files.fsync_folder(Path(root))
 
 
 def steps_present(save: Path) -> list[int]:
@@ -224,7 +224,7 @@ def drop_state(folder: Path) -> None:
     manifest = artefact.read_manifest(folder)
     manifest["files"] = [f for f in manifest["files"] if not f["name"].startswith(DEEPSPEED)]
     manifest["fingerprint"] = artefact.fingerprint(manifest)
-    disk.write_json(folder / artefact.MANIFEST, manifest)
+    atomic_files.write_json(folder / artefact.MANIFEST, manifest)
     remove(folder / DEEPSPEED, folder.with_name(f"{folder.name}.{DEEPSPEED}.tmp"))
 
 
@@ -242,6 +242,6 @@ def publish_final(output: Output, last: Path, report: dict) -> None:
         if path.is_file() and path.name not in (artefact.MANIFEST, STATE)
     ]
     for name in names:
-        disk.copy_file(last / name, output.folder / name)
+        atomic_files.copy_file(last / name, output.folder / name)
     step = read_state(last)["step"]
     output.finish(names, counts={"step": step}, report=report)

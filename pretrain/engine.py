@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from cluster.failure_record import PLACE, local_rank
+from cluster.processes import Processes
 from data_utils.errors import ArtefactError
-from data_utils.record import PLACE, local_rank
-from data_utils.start import CODE_ROOT
-from pretrain.processes import Processes
+from data_utils.program import CODE_ROOT
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -121,7 +121,7 @@ class Engine:
 CONVERT = """
 import os, sys
 sys.path.insert(0, sys.argv.pop(1))
-from data_utils.record import die_with_parent
+from data_utils.program import die_with_parent
 die_with_parent(int(sys.argv.pop(1)))
 own = os.getpid()
 os.register_at_fork(after_in_child=lambda: die_with_parent(own))

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from data_utils.ahead import in_thread
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
+from data_utils.prefetch import in_thread
 from pretrain.losses import inputs_and_labels, label_log_probs
 from pretrain.models import head_weight, hidden_states
 

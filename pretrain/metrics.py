@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from data_utils import disk
+from data_utils import atomic_files
 from data_utils.errors import EnvironmentFault
 
 FILE = "metrics.jsonl"
@@ -36,7 +36,7 @@ class Metrics:
         self.folder = folder
         self.wandb = start_wandb(wandb_mode, folder, settings)
         kept = [row for row in read_metrics(folder) if row["step"] <= done]
-        with disk.atomic_file(folder / FILE, "w") as file:
+        with atomic_files.atomic_file(folder / FILE, "w") as file:
             file.writelines(json.dumps(row) + "\n" for row in kept)
         self.file = open(folder / FILE, "a", encoding="utf-8")
         self.bar = tqdm(
@@ -58,10 +58,10 @@ class Metrics:
 
     def log(self, row: dict) -> None:
         """Append a step's figures and show the most telling ones."""
-        with disk.named(self.file.name):
+        with atomic_files.named(self.file.name):
             self.file.write(json.dumps(row) + "\n")
             self.file.flush()
-            disk.fsync(self.file.fileno())
+            atomic_files.fsync(self.file.fileno())
         shown = {"loss": f"{row['loss']:.4f}", "lr": f"{row['lr']:.2e}"}
         if "valid_loss" in row:
             shown["valid"] = f"{row['valid_loss']:.4f}"
@@ -72,7 +72,7 @@ class Metrics:
     def close(self) -> None:
         """End bar and file, draw the curves; wandb, which may wait for its network, goes on."""
         self.bar.close()
-        with disk.named(self.file.name):
+        with atomic_files.named(self.file.name):
             self.file.close()
         draw_curves(self.folder)
 
@@ -104,7 +104,7 @@ def start_wandb(mode: str, folder: Path, settings: dict):
     identity = folder / "wandb" / "id"
     if not identity.exists():
         identity.parent.mkdir(exist_ok=True)
-        with disk.atomic_file(identity, "w") as file:
+        with atomic_files.atomic_file(identity, "w") as file:
             file.write(uuid.uuid4().hex[:8])
     options = {"id": identity.read_text(encoding="utf-8"), "resume": "allow", "name": folder.name}
     try:
@@ -142,5 +142,5 @@ def draw_curves(folder: Path) -> None:
     axes[2].set_ylabel("learning rate")
     for axis in axes:
         axis.set_xlabel("step")
-    with disk.atomic_file(folder / "curves.png") as file:
+    with atomic_files.atomic_file(folder / "curves.png") as file:
         figure.savefig(file, dpi=100, format="png")

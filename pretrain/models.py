@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from data_utils import artefact, disk
+from data_utils import artefact, atomic_files
 from data_utils.errors import EnvironmentFault, InputError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -68,7 +68,7 @@ def try_saved(model: nn.Module) -> None:
 
     with tempfile.TemporaryDirectory(prefix="miniplm-model-") as folder:
         for name, values in descriptions(model).items():
-            disk.write_json(Path(folder, name), values)
+            atomic_files.write_json(Path(folder, name), values)
         try:
             GenerationConfig.from_pretrained(folder, local_files_only=True).validate(strict=True)
             config = AutoConfig.from_pretrained(folder, local_files_only=True)
@@ -108,7 +108,7 @@ def read_config(config_file: Path) -> dict:
     fix = "give a Hugging Face config.json (MODEL_CONFIG), e.g. configs/models/qwen/200M.json"
     if not config_file.is_file():
         raise InputError("there is no model configuration", where=config_file, fix=fix)
-    values = disk.read_json(config_file, fix)
+    values = atomic_files.read_json(config_file, fix)
     if not isinstance(values, dict) or "model_type" not in values:
         raise InputError("the configuration has no model_type", where=config_file, fix=fix)
     return values

@@ -7,15 +7,15 @@ from typing import NoReturn
 import numpy as np
 import torch
 
-from data_utils import disk
+from cluster.failure_record import STOP_SIGNALS
+from cluster.processes import StopSignal, all_sum, barrier, peak_memory
+from data_utils import atomic_files
 from data_utils.errors import InputError
-from data_utils.record import STOP_SIGNALS
 from pretrain.batches import StepBatch
 from pretrain.engine import UpdateRefused
 from pretrain.flops import forward_flops
 from pretrain.log_probs import corpus_loss
-from pretrain.processes import StopSignal, all_sum, barrier, peak_memory
-from pretrain.run import Run
+from pretrain.prepare import Run
 from pretrain.schedule import learning_rate
 
 
@@ -96,7 +96,7 @@ def report_non_finite(run: Run, step: int, rows: np.ndarray, what: str) -> NoRet
     """Save the rows of the step and stop before the update; all ranks come here."""
     path = run.output.folder / f"non_finite_step_{step + 1:06d}.json"
     if run.processes.first:
-        disk.write_json(path, {"step": step + 1, "what": what, "rows": rows.tolist()})
+        atomic_files.write_json(path, {"step": step + 1, "what": what, "rows": rows.tolist()})
     barrier(run.processes)  # the rows are listed before any rank's error ends the run
     raise InputError(
         f"{what}; nothing was updated, its rows are listed",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.start import run, use_project_python
+    from data_utils.program import use_project_python
 
     use_project_python()
 
@@ -23,9 +23,18 @@ from dataclasses import asdict
 
 import torch
 
+from cluster.processes import (
+    Processes,
+    StopSignal,
+    all_sum,
+    barrier,
+    end_processes,
+    start_processes,
+)
+from cluster.worker import run
+from data_utils.artefact_writer import lock
 from data_utils.errors import Stopped
 from data_utils.flags import base_folder, parse, under
-from data_utils.output import lock
 from data_utils.tokenizer import load_tokenizer, tokenizer_fingerprint
 from pretrain import objectives
 from pretrain.batches import batches
@@ -50,15 +59,7 @@ from pretrain.models import (
     save_memory,
     try_saved,
 )
-from pretrain.processes import (
-    Processes,
-    StopSignal,
-    all_sum,
-    barrier,
-    end_processes,
-    start_processes,
-)
-from pretrain.run import Run, announce, begin, prepare
+from pretrain.prepare import Run, announce, begin, prepare
 from pretrain.settings import TrainSettings
 from pretrain.steps import held_out_loss, train_step
 

@@ -84,7 +84,7 @@ launch() {
   local command=("$PYTHON" "$CODE/$program")
   if [[ -n ${PROCESSES:-} && "$PROCESSES ${NNODES:-1} ${LAUNCHER:-}${HOSTFILE:-}" != "1 1 " ]]; then
     as_flags LAUNCHER NNODES NODE_RANK MASTER_ADDR MASTER_PORT HOSTFILE GRACE DIST_TIMEOUT
-    command=("$PYTHON" "$CODE/pretrain/launch.py" --nproc "$PROCESSES" "${FLAGS[@]}" "$program")
+    command=("$PYTHON" "$CODE/cluster/launch.py" --nproc "$PROCESSES" "${FLAGS[@]}" "$program")
   fi
   printf '%q ' "${command[@]}" "${arguments[@]}" | sed 's/^/+ /' >&2
   echo >&2

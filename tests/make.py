@@ -12,10 +12,10 @@ import pytest
 
 from benchmarks import real_input
 from data_utils import artefact
+from data_utils.artefact_writer import Output
 from data_utils.errors import EnvironmentFault
-from data_utils.output import Output
+from data_utils.program import CODE_ROOT
 from data_utils.shards import token_type, write_shard
-from data_utils.start import CODE_ROOT
 from data_utils.tokenizer import (
     copy_tokenizer,
     load_tokenizer,

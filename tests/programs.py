@@ -22,7 +22,7 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
         "pretrain.train",
-        "pretrain.launch",
+        "cluster.launch",
         "miniplm.score",
         # What libraries import only when they are used.
         "deepspeed.module_inject.auto_ep_config",
@@ -188,6 +188,6 @@ def _main(module: str, arguments: list[str], environment: dict, output_file: Pat
         setattr(sys, name, os.fdopen(stream, "w", buffering=1, closefd=False))
     os.environ.update({name: str(value) for name, value in environment.items()})
     sys.argv = [module, *arguments]
-    from data_utils.start import run
+    from cluster.worker import run
 
     run(import_module(module).main)

@@ -11,15 +11,19 @@ from pathlib import Path
 
 import pytest
 
-from data_utils.start import CODE_ROOT
+from data_utils.program import CODE_ROOT
 
 FILES = [
     path
     for folder in (
         "data_utils",
+        "tokenization",
+        "cluster",
         "pretrain",
         "miniplm",
+        "reports",
         "eval",
+        "experiments",
         "tools",
         "scripts",
         "figures",
@@ -30,14 +34,18 @@ FILES = [
 PROGRAMS = [p for p in FILES if 'if __name__ == "__main__":' in p.read_text()]
 MAY_IMPORT = {
     "data_utils": {"data_utils"},
-    "pretrain": {"data_utils", "pretrain"},
-    "miniplm": {"data_utils", "pretrain", "miniplm"},
-    "eval": {"data_utils", "pretrain", "miniplm", "eval"},
-    "tools": {"data_utils", "pretrain", "miniplm", "eval", "tools"},
+    "tokenization": {"data_utils", "tokenization"},
+    "cluster": {"data_utils", "cluster"},
+    "pretrain": {"data_utils", "cluster", "pretrain"},
+    "miniplm": {"data_utils", "cluster", "pretrain", "miniplm", "reports"},
+    "reports": {"data_utils", "tokenization", "miniplm", "reports"},
+    "eval": {"data_utils", "cluster", "pretrain", "miniplm", "reports", "eval"},
+    "experiments": {"data_utils", "pretrain", "miniplm", "reports", "eval", "experiments"},
     "scripts": {"data_utils", "miniplm"},
-    "figures": {"data_utils"},
-    "benchmarks": {"data_utils", "pretrain", "miniplm", "eval", "tools", "benchmarks"},
+    "figures": {"data_utils", "reports"},
 }
+MAY_IMPORT["tools"] = {*MAY_IMPORT, "tools"} - {"scripts", "figures"}
+MAY_IMPORT["benchmarks"] = {*MAY_IMPORT["tools"], "benchmarks"}
 
 
 def name(path: Path) -> str:

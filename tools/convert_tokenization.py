@@ -14,7 +14,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.start import run, use_project_python
+    from data_utils.program import run, use_project_python
 
     use_project_python()
 
@@ -27,10 +27,10 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
+from data_utils.artefact_writer import Output, read_progress, write_progress
 from data_utils.corpus import Corpus, write_side
 from data_utils.errors import ArtefactError, InputError
 from data_utils.flags import base_folder, flag, parse, under
-from data_utils.output import Output, read_progress, write_progress
 from data_utils.shards import token_type, write_shard
 from data_utils.tokenizer import (
     bos_id,
@@ -39,7 +39,7 @@ from data_utils.tokenizer import (
     tokenizer_fingerprint,
     vocabulary_size,
 )
-from tools.token_converter import Block, Rules, converted
+from tokenization.token_converter import Block, Rules, converted
 
 PROGRAM = "tools/convert_tokenization.py"
 SELECTED = "processed_data/pretrain/pile-diff_samp-qwen_1.8B-qwen_104M-r0.5"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.start import run, use_project_python
+    from data_utils.program import run, use_project_python
 
     use_project_python()
 
@@ -27,11 +27,12 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from data_utils import artefact, disk
+from data_utils import artefact, atomic_files
+from data_utils.artefact_writer import Output
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
-from data_utils.output import Output
-from tools import hub, smollm2
+from tools import hub
+from tools.offline import smollm2
 
 PROGRAM = "tools/get_models.py"
 REFINED = "pile-diff_samp-qwen_1.8B-qwen_104M-r0.5"
@@ -178,7 +179,7 @@ def copy_files(copy: Path, folder: Path) -> None:
             size = path.stat().st_size
             if not target.is_file() or target.stat().st_size != size:
                 target.parent.mkdir(parents=True, exist_ok=True)
-                disk.copy_file(path, target)
+                atomic_files.copy_file(path, target)
             bar.update(size)
 
 
@@ -200,7 +201,7 @@ def weight_files(folder: Path, fix: str) -> list[Path]:
     """The files with a model's weights; one that an index names and that is missing is an error."""
     names = [path.name for path in folder.glob("*.safetensors")]
     for index in folder.glob("*.index.json"):
-        names += disk.read_json(index, fix)["weight_map"].values()
+        names += atomic_files.read_json(index, fix)["weight_map"].values()
     names += [path.name for path in folder.glob("pytorch_model*.bin")]
     if not names:
         raise InputError("there are no weights (*.safetensors)", where=folder, fix=fix)

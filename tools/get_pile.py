@@ -13,7 +13,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.start import run, use_project_python
+    from data_utils.program import run, use_project_python
 
     use_project_python()
 
@@ -22,13 +22,14 @@ import functools
 from collections import Counter
 from typing import Any, Literal
 
-from data_utils import disk, page
+from data_utils import atomic_files
+from data_utils.artefact_writer import Output
 from data_utils.flags import base_folder, flag, parse, under
-from data_utils.output import Output
-from data_utils.text import Documents, document_writer, file_name
-from data_utils.text_folder import text_files
+from reports import page
+from tokenization.text import Documents, document_writer, file_name
+from tokenization.text_folder import text_files
 from tools import hub, pile_stream
-from tools.text_mix import Mix, draw_documents, plant_noise
+from tools.offline.text_mix import Mix, draw_documents, plant_noise
 
 PROGRAM = "tools/get_pile.py"
 COLUMNS = (
@@ -125,7 +126,7 @@ def write_local(result: Output, documents: list, left_out: dict, settings) -> No
     """Write documents as file 0 of an artefact and show what they are."""
     name = file_name(0, settings.compress)
     with (
-        disk.atomic_file(result.folder / name) as raw,
+        atomic_files.atomic_file(result.folder / name) as raw,
         document_writer(raw, settings.compress) as write,
     ):
         size_written = sum(write(document.line()) for document in documents)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_utils import artefact
+from data_utils.artefact_writer import read_settings
 from data_utils.errors import EnvironmentFault, ProgramError, from_os_error
-from data_utils.output import read_settings
 
 
 @contextlib.contextmanager

@@ -11,9 +11,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from data_utils import disk
-from data_utils.output import Output, read_progress, write_progress
-from data_utils.text import check_document, document_writer, file_name
+from data_utils import atomic_files
+from data_utils.artefact_writer import Output, read_progress, write_progress
+from tokenization.text import check_document, document_writer, file_name
 from tools import hub
 
 REPOSITORY = "monology/pile-uncopyrighted"
@@ -77,7 +77,7 @@ def write_files(result: Output, open_source: Callable[[dict | None], Any], setti
             name = file_name(len(files), settings.compress)
             count = min(settings.documents_per_file, limit - progress["documents"])
             with (
-                disk.atomic_file(result.folder / name) as raw,
+                atomic_files.atomic_file(result.folder / name) as raw,
                 document_writer(raw, settings.compress) as write,
             ):
                 for document in chain([first], islice(stream, count - 1)):

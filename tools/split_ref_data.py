@@ -11,18 +11,18 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.start import run, use_project_python
+    from data_utils.program import run, use_project_python
 
     use_project_python()
 
 import os
 from dataclasses import asdict, dataclass
 
+from data_utils.artefact_writer import Output
+from data_utils.atomic_files import copy_file
 from data_utils.corpus import Corpus, shard_range
-from data_utils.disk import copy_file
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
-from data_utils.output import Output
 from data_utils.tokenizer import copy_tokenizer
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.start import run, use_project_python
+    from data_utils.program import run, use_project_python
 
     use_project_python()
 
@@ -23,11 +23,11 @@ import numpy as np
 from tqdm import tqdm
 
 from data_utils import artefact
+from data_utils.artefact_writer import Output
 from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError, ProgramError
 from data_utils.flags import flag, parse
 from data_utils.names import absolute
-from data_utils.output import Output
 from data_utils.tokenizer import load_tokenizer, tokenizer_fingerprint
 from miniplm.scores import VALUES, Scores
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data_utils.start import CODE_ROOT
+from data_utils.program import CODE_ROOT
 from eval import lm
 from miniplm import score_job, selection
 from pretrain.settings import TrainSettings
@@ -252,7 +252,7 @@ def test_spaces_and_relative_paths_reach_the_program_as_they_are(echo, tmp_path)
 
 def test_more_processes_go_through_the_starter(echo):
     command = words(echo, LAUNCHER, "/base", "--seed", "3", NPROC="2", GRACE="9")
-    assert command[0] == str(CODE_ROOT / "pretrain/launch.py")
+    assert command[0] == str(CODE_ROOT / "cluster/launch.py")
     start = command.index("pretrain/train.py")
     assert command[1:3] == ["--nproc", "2"] and command[start + 1] == "/base"
     assert command[command.index("--grace") + 1] == "9" and command[-2:] == ["--seed", "3"]
@@ -287,7 +287,7 @@ def processes(counting, **variables) -> str:
     """How many processes a launcher starts on a machine of 8 GPUs."""
     path = f"{counting}:{os.environ['PATH']}"
     command = words(counting / "python", LAUNCHER, "/b", PATH=path, **variables)
-    started = command[0] == str(CODE_ROOT / "pretrain/launch.py")
+    started = command[0] == str(CODE_ROOT / "cluster/launch.py")
     return command[command.index("--nproc") + 1] if started else "1"
 
 

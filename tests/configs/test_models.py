@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from data_utils.start import CODE_ROOT
+from data_utils.program import CODE_ROOT
 from pretrain.models import count_parameters, read_config
 
 MODELS = CODE_ROOT / "configs/models"

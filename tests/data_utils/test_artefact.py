@@ -7,9 +7,9 @@ import shutil
 
 import pytest
 
-from data_utils import artefact, disk
+from data_utils import artefact, atomic_files
+from data_utils.artefact_writer import Output, lock
 from data_utils.errors import ArtefactError, InputError, from_os_error
-from data_utils.output import Output, lock
 
 CONTENT = {"length": 65, "flag": True, "none": None}
 
@@ -34,7 +34,7 @@ def test_fingerprint_is_independent_of_place_time_and_program(tmp_path, monkeypa
     make(tmp_path / "a", inputs=an_input(tmp_path))
     monkeypatch.setattr("time.strftime", lambda *_: "2031-01-01T00:00:00Z")
     monkeypatch.setattr("socket.gethostname", lambda: "another")
-    monkeypatch.setattr("data_utils.output.versions", lambda: {"python": "4"})
+    monkeypatch.setattr("data_utils.artefact_writer.versions", lambda: {"python": "4"})
     folder = tmp_path / "b" / "c"
     inputs = an_input(tmp_path / "moved")
     output = Output(folder, "corpus", "tests/y.py", CONTENT, {"w": 9}, inputs).begin()
@@ -258,14 +258,14 @@ def test_identity_without_a_manifest_follows_the_files(tmp_path):
 
 def test_a_full_disk_names_the_file_and_keeps_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "value.json"
-    disk.write_json(path, "old")
+    atomic_files.write_json(path, "old")
 
     def full(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError) as caught:
-        disk.write_json(path, "new")
+        atomic_files.write_json(path, "new")
     fault = from_os_error(caught.value)
     assert fault.code == 4 and f"No space left on device in {path}" in str(fault)
     assert path.read_text() == '"old"\n' and list(tmp_path.iterdir()) == [path]

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_utils import artefact, disk, output
+from data_utils import artefact, artefact_writer, atomic_files
+from data_utils.artefact_writer import Output, lock
 from data_utils.errors import InputError
-from data_utils.output import Output, lock
 from data_utils.shards import write_shard
 from data_utils.tokenizer import copy_tokenizer
 
@@ -53,7 +53,8 @@ def killed_at(instant, work):
         for name in CALLS:
             setattr(os, name, counted(name, getattr(os, name)))
         Path.unlink = counted("unlink", Path.unlink)
-        output.open = disk.open = counted("open a file", open)  # the builtin, in these modules
+        # The builtin, in these modules.
+        artefact_writer.open = atomic_files.open = counted("open a file", open)
         work()
         writer.send(None)
 
@@ -76,13 +77,13 @@ def instants(work):
 
 def test_a_file_is_old_or_new(tmp_path):
     path = tmp_path / "value.json"
-    disk.write_json(path, "old")
+    atomic_files.write_json(path, "old")
     states, calls = [], set()
-    for call in instants(lambda: disk.write_json(path, "new")):
+    for call in instants(lambda: atomic_files.write_json(path, "new")):
         states.append(json.loads(path.read_text()))
         calls.add(call)
         if call is not None:
-            disk.write_json(path, "old")
+            atomic_files.write_json(path, "old")
     assert {"before replace", "after replace", "before fsync", "after open a file"} < calls
     assert states == sorted(states, reverse=True)  # "old" up to the rename, "new" from then on
     assert set(states) == {"old", "new"}
@@ -99,7 +100,7 @@ def make_corpus(tmp_path, tokenizer_folder):
                 return
             files = copy_tokenizer(tokenizer_folder, folder / "tokenizer")
             write_shard(folder / "data_0", [2, 1], [np.array([1, 2, 3])], np.dtype("<u2"))
-            with disk.atomic_file(folder / "domain_0.npy") as file:
+            with atomic_files.atomic_file(folder / "domain_0.npy") as file:
                 np.save(file, np.zeros(2, np.uint8))
             output.finish([*files, "data_0.bin", "data_0.idx", "domain_0.npy"], {"rows": 2})
 
@@ -140,9 +141,9 @@ def test_killed_again_and_again_it_ends_all_the_same(tmp_path, make_corpus):
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
-    disk.write_json(tmp_path / "value.json", 1)
+    atomic_files.write_json(tmp_path / "value.json", 1)
     with pytest.raises(TypeError):
-        disk.write_json(tmp_path / "value.json", {"bad": object()})
+        atomic_files.write_json(tmp_path / "value.json", {"bad": object()})
     assert (tmp_path / "value.json").read_text() == "1\n"
     assert [path.name for path in tmp_path.iterdir()] == ["value.json"]
 
@@ -150,7 +151,10 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 def test_writers_with_equal_process_ids_do_not_share_a_temporary_file(tmp_path):
     """Workers in containers on several machines often all have the same process id."""
     path = tmp_path / "settings.json"
-    with disk.atomic_file(path, "w") as first, disk.atomic_file(path, "w") as second:
+    with (
+        atomic_files.atomic_file(path, "w") as first,
+        atomic_files.atomic_file(path, "w") as second,
+    ):
         first.write("first, which is longer")
         second.write("second")
     assert path.read_text() == "first, which is longer"
@@ -161,7 +165,7 @@ def test_copies_are_whole(tmp_path):
     source.write_bytes(bytes(range(256)) * 100)
     target.write_bytes(b"old")
     states = set()
-    for call in instants(lambda: disk.copy_file(source, target)):
+    for call in instants(lambda: atomic_files.copy_file(source, target)):
         states.add(target.read_bytes())
         if call is not None:
             target.write_bytes(b"old")

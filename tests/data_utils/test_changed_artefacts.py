@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from data_utils import artefact
+from data_utils.artefact_writer import Output
 from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError
-from data_utils.output import Output
 from data_utils.shards import write_shard
 from miniplm.scores import Scores
 from pretrain.models import load_model

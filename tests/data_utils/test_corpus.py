@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_utils import artefact
+from data_utils.artefact_writer import Output
 from data_utils.corpus import Corpus, shard_range
 from data_utils.errors import ArtefactError, InputError
-from data_utils.output import Output
 from data_utils.shards import Shards, write_shard
 from tests import make
 

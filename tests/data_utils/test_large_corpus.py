@@ -12,9 +12,9 @@ import sys
 import numpy as np
 import pytest
 
-from data_utils import artefact, disk
+from data_utils import artefact, atomic_files
+from data_utils.program import CODE_ROOT
 from data_utils.shards import HEADER, MAGIC
-from data_utils.start import CODE_ROOT
 
 SHARDS, ROWS, LENGTH = 250, 1_000_000, 1025
 READ = """
@@ -74,7 +74,7 @@ def write_manifest(folder):
         "files": [{"name": n, "size": size, "sha256": "0" * 64} for n, size in sizes.items()],
     }
     manifest["fingerprint"] = artefact.fingerprint(manifest)
-    disk.write_json(folder / artefact.MANIFEST, manifest)
+    atomic_files.write_json(folder / artefact.MANIFEST, manifest)
 
 
 @pytest.mark.parametrize("manifest", [False, True])

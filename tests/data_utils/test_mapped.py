@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from data_utils import mapped
 from data_utils.mapped import map_files, write_spans
-from data_utils.start import CODE_ROOT
+from data_utils.program import CODE_ROOT
 
 PAGE = mmap.PAGESIZE
 
@@ -81,7 +81,7 @@ def test_too_little_address_space_is_the_environment_s_fault(tmp_path):
 import resource, sys
 from pathlib import Path
 from data_utils.mapped import map_files
-from data_utils.start import run
+from data_utils.program import run
 Path(sys.argv[1]).touch()
 resource.setrlimit(resource.RLIMIT_AS, (1 << 32, 1 << 32))
 run(lambda: map_files([Path(sys.argv[1])], [1 << 40]))

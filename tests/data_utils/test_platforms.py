@@ -14,11 +14,12 @@ import sys
 
 import pytest
 
-from data_utils import artefact, disk, record
+from cluster import failure_record
+from data_utils import artefact, atomic_files
+from data_utils.artefact_writer import Output, lock
 from data_utils.blocks import Blocks
 from data_utils.errors import EnvironmentFault, from_os_error
-from data_utils.output import Output, lock
-from data_utils.start import CODE_ROOT, show_anything
+from data_utils.program import CODE_ROOT, show_anything
 from tests import make
 from tools import split_ref_data
 
@@ -62,19 +63,19 @@ def test_without_hard_links_the_first_one_stays_too(number, tmp_path, monkeypatc
     assert first.publish(0, lambda path: path.write_text("first"))
     assert not late.publish(0, lambda path: path.write_text("late"))
     assert first.path(0).read_text() == "first" and len(list(tmp_path.iterdir())) == 1
-    assert record.write_record(tmp_path / "record", 2, "first")
-    assert record.write_record(tmp_path / "record", 3, "late")
-    assert record.failure(tmp_path / "record") == {"code": 2, "message": "first"}
+    assert failure_record.write_record(tmp_path / "record", 2, "first")
+    assert failure_record.write_record(tmp_path / "record", 3, "late")
+    assert failure_record.failure(tmp_path / "record") == {"code": 2, "message": "first"}
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_without_any_way_to_place_a_file_it_is_told_beforehand(tmp_path, monkeypatch):
     lacks(monkeypatch, os, "link", errno.EPERM)
-    monkeypatch.setattr(disk, "rename_no_replace", lambda *_: errno.EINVAL)
+    monkeypatch.setattr(atomic_files, "rename_no_replace", lambda *_: errno.EINVAL)
     with pytest.raises(EnvironmentFault) as caught:
         Blocks(tmp_path, 1, ".txt").require_place()
     assert str(tmp_path) in str(caught.value) and not list(tmp_path.iterdir())
-    assert not record.write_record(tmp_path / "record", 2, "it shows its own message")
+    assert not failure_record.write_record(tmp_path / "record", 2, "it shows its own message")
     assert not list(tmp_path.iterdir())
 
 
@@ -82,7 +83,7 @@ def test_a_link_that_is_refused_otherwise_is_an_error(tmp_path, monkeypatch):
     lacks(monkeypatch, os, "link", errno.EACCES)
     (tmp_path / "a").write_text("a")
     with pytest.raises(PermissionError):
-        disk.place(tmp_path / "a", tmp_path / "b")
+        atomic_files.place(tmp_path / "a", tmp_path / "b")
 
 
 @pytest.mark.parametrize("number", LACKING)
@@ -92,7 +93,7 @@ def test_what_cannot_be_synced_is_written_all_the_same(number, tmp_path, monkeyp
 
     lacks(monkeypatch, os, "fsync", number)
     lacks(monkeypatch, os, "fchmod", errno.EPERM)
-    disk.write_json(tmp_path / "value.json", 1)
+    atomic_files.write_json(tmp_path / "value.json", 1)
     assert json.loads((tmp_path / "value.json").read_text()) == 1
     sync_tree(tmp_path)
     assert Blocks(tmp_path, 1, ".txt").publish(0, lambda path: path.write_text("a"))
@@ -101,7 +102,7 @@ def test_what_cannot_be_synced_is_written_all_the_same(number, tmp_path, monkeyp
 def test_a_disk_that_fails_to_sync_is_an_error(tmp_path, monkeypatch):
     lacks(monkeypatch, os, "fsync", errno.EIO)
     with pytest.raises(OSError, match="Input/output"):
-        disk.write_json(tmp_path / "value.json", 1)
+        atomic_files.write_json(tmp_path / "value.json", 1)
     assert not list(tmp_path.iterdir())
 
 
@@ -171,16 +172,16 @@ def test_an_error_names_a_path_of_any_letters(name, tmp_path):
 def test_a_path_that_is_no_text(tmp_path):
     """Bytes of another encoding stand in a JSON file as an escape, and can be read again."""
     path = os.fsdecode(b"gr\xf6\xdfe")
-    disk.write_json(tmp_path / "settings.json", {"base_path": path})
-    assert disk.read_json(tmp_path / "settings.json", "") == {"base_path": path}
+    atomic_files.write_json(tmp_path / "settings.json", {"base_path": path})
+    assert atomic_files.read_json(tmp_path / "settings.json", "") == {"base_path": path}
 
 
 def test_a_file_is_utf_8_in_a_process_of_another_encoding(tmp_path):
     """Also without the start that programs have: as a library."""
     code = (
         "import sys; from pathlib import Path; from data_utils import disk\n"
-        "disk.write_json(Path(sys.argv[1]), 'é日本'); "
-        "assert disk.read_json(Path(sys.argv[1]), '') == 'é日本'"
+        "atomic_files.write_json(Path(sys.argv[1]), 'é日本'); "
+        "assert atomic_files.read_json(Path(sys.argv[1]), '') == 'é日本'"
     ).encode("unicode_escape")
     command = [sys.executable, "-c", f"exec({code!r}.decode('unicode_escape'))"]
     command.append(tmp_path / "value.json")

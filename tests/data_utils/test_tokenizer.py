@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from data_utils.chunker import Chunker
 from data_utils.corpus import Corpus
-from data_utils.encode import Encoder, encode_slow
 from data_utils.errors import InputError
 from data_utils.shards import token_type
 from data_utils.tokenizer import (
@@ -24,6 +22,8 @@ from data_utils.tokenizer import (
 )
 from tests import make, programs
 from tests.chunk_oracle import SlowChunker
+from tokenization.chunker import Chunker
+from tokenization.encode import Encoder, encode_slow
 
 TEXTS = [*make.documents(4), "", f"a{make.EOS}b <|bos|> self .", "cafe\u0301 東京 !"]
 TOKENIZE = "tools.process_data.tokenize_pile"

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_utils import disk
+from data_utils import atomic_files
+from data_utils.artefact_writer import Output
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
-from data_utils.output import Output
 from eval import compare, compare_page
-from miniplm.report import write_report
+from reports.selection_report import write_report
 from tests import make
 
 STEPS, BATCH, ROWS = 6, 8, 20
@@ -47,7 +47,7 @@ def save_losses(base: Path, name: str, losses: np.ndarray, model: str, corpus: s
         "loss": float(losses.mean()),
         "perplexity": float(np.exp(losses.mean())),
     }
-    disk.write_json(folder / f"{name}.json", result)
+    atomic_files.write_json(folder / f"{name}.json", result)
 
 
 @pytest.fixture

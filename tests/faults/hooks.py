@@ -13,15 +13,15 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from data_utils import disk, output
-from data_utils.output import Output
+from data_utils import artefact_writer, atomic_files
+from data_utils.artefact_writer import Output
 from pretrain import batches, checkpoints, engine, metrics, train
 from pretrain.engine import Engine
 from pretrain.metrics import Metrics
 from tests import programs
 
 PHASES = {
-    "begin: the settings": (train, "begin", output, "write_json"),
+    "begin: the settings": (train, "begin", artefact_writer, "write_json"),
     "begin: their rename": (train, "begin", os, "replace"),
     "resume: looking for a checkpoint": (train, "find_checkpoint"),
     "step: reading ahead": (batches, "read_step"),
@@ -38,7 +38,7 @@ PHASES = {
     "save: the tokenizer": (checkpoints, "write_model", checkpoints.shutil, "copyfile"),
     "save: the fsyncs": (checkpoints, "sync_tree", os, "fsync"),
     "save: between data and manifest": (train, "save_checkpoint", Output, "finish"),
-    "save: checksums": (train, "save_checkpoint", output, "describe"),
+    "save: checksums": (train, "save_checkpoint", artefact_writer, "describe"),
     "save: the manifest's rename": (Output, "finish", os, "replace"),
     "save: the folder's rename": (train, "save_checkpoint", os, "rename"),
     "resume: loading the states": (Engine, "load_state"),
@@ -46,9 +46,9 @@ PHASES = {
     "resume: cutting off the metrics": (Metrics, "__init__", os, "replace"),
     "prune: removing": (train, "prune", checkpoints.shutil, "rmtree"),
     "prune: the renames": (train, "prune", os, "rename"),
-    "prune: dropping the states": (checkpoints, "drop_state", disk, "write_json"),
+    "prune: dropping the states": (checkpoints, "drop_state", atomic_files, "write_json"),
     "curves": (metrics, "draw_curves"),
-    "end: copying the model": (train, "publish_final", disk, "copy_file"),
+    "end: copying the model": (train, "publish_final", atomic_files, "copy_file"),
     "end: between model and manifest": (train, "publish_final", Output, "finish"),
     "conversion": (train, "convert_state"),
     "conversion: DeepSpeed's program": (engine.subprocess, "run"),

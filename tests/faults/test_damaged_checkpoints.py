@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from data_utils import artefact
+from data_utils.artefact_writer import Output
 from data_utils.errors import ArtefactError
-from data_utils.output import Output
 from pretrain import checkpoints, train
 from tests import make, programs
 from tests.faults import hooks

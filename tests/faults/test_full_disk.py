@@ -125,7 +125,7 @@ def test_files_cannot_grow(base, undisturbed):
 def test_two_processes_and_a_full_disk(base, small_disk):
     """The one message comes through the launcher, whose own record lies on the full disk."""
     fill(small_disk, left=1_000_000)
-    words = ["pretrain.launch", "--nproc", 2, "pretrain/train.py", base]
+    words = ["cluster.launch", "--nproc", 2, "pretrain/train.py", base]
     run = programs.call(base, *words, *flags(SAVE="small disk/two"))
     (small_disk / "filler").unlink()
     one_message(run, 4, "small disk/two")

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from cluster.failure_record import alive
 from data_utils import artefact
-from data_utils.record import alive
 from pretrain import checkpoints
 from tests import make
 from tests.faults import hooks

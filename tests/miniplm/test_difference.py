@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_utils import artefact, disk
+from data_utils import artefact, atomic_files
+from data_utils.artefact_writer import Output
 from data_utils.errors import ArtefactError, InputError
-from data_utils.output import Output
 from miniplm import difference as program
 from miniplm.scores import Scores
 from tests import make
@@ -104,7 +104,7 @@ def test_a_copy_of_the_teacher_is_no_reference(base, monkeypatch):
         manifest = artefact.read_manifest(base / "scores" / name)
         manifest["inputs"]["model"]["fingerprint"] = "the same"
         manifest["fingerprint"] = artefact.fingerprint(manifest)
-        disk.write_json(base / "scores" / name / artefact.MANIFEST, manifest)
+        atomic_files.write_json(base / "scores" / name / artefact.MANIFEST, manifest)
     refuse(monkeypatch, base, InputError, "are the same model")
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from data_utils import artefact
+from data_utils.artefact_writer import Output, lock
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, under
-from data_utils.output import Output, lock
 from miniplm import difference, selection
 from tests import make
 from tools import split_ref_data, verify

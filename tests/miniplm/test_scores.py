@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from data_utils import artefact, disk
+from data_utils import artefact, atomic_files
+from data_utils.artefact_writer import Output
 from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError
-from data_utils.output import Output
 from data_utils.tokenizer import load_tokenizer
 from miniplm.scores import SUFFIX, Scores, write_block
 from tests import make, programs
@@ -158,7 +158,7 @@ def test_verify_counts_the_rows(base):
     manifest = artefact.read_manifest(folder)
     manifest["counts"]["without_counted_tokens"] += 1
     manifest["fingerprint"] = artefact.fingerprint(manifest)
-    disk.write_json(folder / artefact.MANIFEST, manifest)
+    atomic_files.write_json(folder / artefact.MANIFEST, manifest)
     found = make.run("tools/verify.py", folder, check=False)
     assert found.returncode == 3 and "wrong number of without_counted_tokens" in found.stdout
 

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from transformers import AutoConfig
 
-from data_utils import artefact, blocks, output
-from data_utils.output import Output
-from data_utils.start import CODE_ROOT
+from data_utils import artefact, artefact_writer, blocks
+from data_utils.artefact_writer import Output
+from data_utils.program import CODE_ROOT
 from miniplm import score
 from miniplm.scores import SUFFIX, Scores, write_block
 from pretrain import log_probs
@@ -84,7 +84,7 @@ PHASES = {
     "giving the claim back": (blocks.Path, "unlink"),
     "checking": (score, "read_block"),
     "sweeping": (blocks.Blocks, "sweep"),
-    "hashing": (output, "describe"),
+    "hashing": (artefact_writer, "describe"),
     "the manifest": (Output, "finish"),
     "renaming": (os, "replace"),  # the settings at the begin, the manifest at the end
 }
@@ -292,7 +292,7 @@ def test_a_block_copied_into_a_finished_store_is_not_read(base, undisturbed):
 def test_ctrl_c_and_sigterm_with_two_processes(base, undisturbed_long):
     """Ctrl-C reaches launcher and workers alike, SIGTERM the launcher alone."""
     folder, words = base / "launched", [str(w) for w in flags("launched", "long", **SLOW)]
-    command = [sys.executable, CODE_ROOT / "pretrain/launch.py", "--nproc", "2"]
+    command = [sys.executable, CODE_ROOT / "cluster/launch.py", "--nproc", "2"]
     command += ["miniplm/score.py", base, *words]
     present = 0
     for number, send in ((signal.SIGINT, os.killpg), (signal.SIGTERM, os.kill)):

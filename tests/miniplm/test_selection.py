@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_utils import artefact
+from data_utils.artefact_writer import Output
 from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError
-from data_utils.output import Output
 from miniplm import selection
 from miniplm.difference import FILE
 from miniplm.ranking import keep_count, keep_within, top

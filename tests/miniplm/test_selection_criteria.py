@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_utils import artefact, disk
+from data_utils import artefact, atomic_files
 from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError
 from miniplm import criteria, difference, selection
@@ -152,10 +152,10 @@ def test_scores_that_are_not_those_of_the_differences(base, monkeypatch, tmp_pat
     manifest = artefact.read_manifest(store)
     changed = {**manifest, "content": {**manifest["content"], "precision": "bf16"}}
     changed["fingerprint"] = artefact.fingerprint(changed)
-    disk.write_json(store / artefact.MANIFEST, changed)
+    atomic_files.write_json(store / artefact.MANIFEST, changed)
     with pytest.raises(InputError, match="not the teacher's scores that the differences"):
         select(monkeypatch, base, "--criterion", "teacher", "--save", "changed")
-    disk.write_json(store / artefact.MANIFEST, manifest)
+    atomic_files.write_json(store / artefact.MANIFEST, manifest)
 
 
 def test_a_flipped_byte_among_the_differences(base, monkeypatch):

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_utils import artefact, mapped, output
+from data_utils import artefact, artefact_writer, mapped
+from data_utils.artefact_writer import Output
 from data_utils.corpus import Corpus
-from data_utils.output import Output
 from miniplm import selection, shard_copy
 from miniplm.difference import FILE
 from tests import make, programs
@@ -25,10 +25,10 @@ PHASES = {
     "in the middle of a .bin": (mapped.LIBC, "writev"),
     "writing an index": (shard_copy, "write_index"),
     "writing a side file": (shard_copy.np, "save"),
-    "renaming a file": (output.os, "replace"),
+    "renaming a file": (artefact_writer.os, "replace"),
     "looking for a copied shard": (shard_copy, "is_there"),
     "the tokenizer": (selection, "copy_tokenizer"),
-    "checksums": (output, "describe"),
+    "checksums": (artefact_writer, "describe"),
     "the manifest": (Output, "finish"),
 }
 ONCE = ("choosing", "the tokenizer", "the manifest")  # called once a run

@@ -14,7 +14,7 @@ import pytest
 
 from data_utils import artefact
 from data_utils.corpus import Corpus
-from data_utils.start import CODE_ROOT
+from data_utils.program import CODE_ROOT
 from tests import make
 
 SMALL = {"GLOBAL_BATCH": 2, "MICRO_BATCH": 1, "TOTAL_STEPS": 2, "WARMUP_STEPS": 1}

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from data_utils.start import CODE_ROOT
+from data_utils.program import CODE_ROOT
 
 TOUCH = 'stage "Make it" a.json touch "$BASE/a.json"'
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data_utils.start import CODE_ROOT
+from data_utils.program import CODE_ROOT
 from pretrain.metrics import read_metrics
 from tests import make, programs
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from data_utils.corpus import Corpus
-from data_utils.start import CODE_ROOT
+from data_utils.program import CODE_ROOT
 from data_utils.tokenizer import load_tokenizer
 from pretrain.metrics import read_metrics
 from tests import make, programs

@@ -79,7 +79,7 @@ def test_200_steps_equal_those_of_a_plain_loop(base, plain, processes):
         "log-every": 1,
     }
     flags = programs.flags(settings)
-    several = ["pretrain.launch", "--nproc", processes, "pretrain/train.py"]
+    several = ["cluster.launch", "--nproc", processes, "pretrain/train.py"]
     program = ["pretrain.train"] if processes == 1 else several
     run = programs.call(base, *program, base, *flags)
     assert run.code == 0, run.errors

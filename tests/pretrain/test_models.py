@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from data_utils import artefact, disk
+from data_utils import artefact, atomic_files
+from data_utils.artefact_writer import Output
 from data_utils.errors import ArtefactError, EnvironmentFault, InputError
-from data_utils.output import Output
 from pretrain.models import (
     check_head,
     compile_trunk,
@@ -179,7 +179,7 @@ def test_damage_in_an_artefact_of_ours_is_found_by_its_checksum(folder):
 
 
 def test_an_unfinished_model_is_refused(folder):
-    disk.write_json(folder / artefact.SETTINGS, {})
+    atomic_files.write_json(folder / artefact.SETTINGS, {})
     with pytest.raises(ArtefactError, match="unfinished"):
         load_model(folder, "fp32", "sdpa")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_utils import artefact
-from data_utils.start import CODE_ROOT
+from data_utils.program import CODE_ROOT
 from pretrain import objectives
 from tests import make, programs
 from tests.pretrain.runs import LAUNCHER, VARIABLES, column, flags, make_base

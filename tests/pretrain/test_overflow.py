@@ -167,7 +167,7 @@ def test_an_infinite_gradient_stops_before_the_update(base, precision, processes
     changes = {"model_path": "steep", "precision": precision, "zero_stage": stage, "save_every": 1}
     program = ["pretrain.train"]
     if processes > 1:
-        program = ["pretrain.launch", "--nproc", processes, "pretrain/train.py"]
+        program = ["cluster.launch", "--nproc", processes, "pretrain/train.py"]
     run = programs.call(base, *program, base, *flags(save, **changes))
     lines = [line for line in run.errors.splitlines() if "ERROR" in line]
     assert run.code == 2 and len(lines) == 1, run.errors

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from data_utils import artefact
-from data_utils.output import lock
+from data_utils.artefact_writer import lock
 from tests import make, programs
 from tests.pretrain.runs import RARE, VOCAB, make_rare_corpus
 from tests.programs import one_message
@@ -55,7 +55,7 @@ def train(base: Path, processes: int, **changes: object) -> programs.Program:
     flags = programs.flags(settings)
     if processes == 1:
         return programs.call(base, "pretrain.train", place, *flags)
-    starter = ["pretrain.launch", "--nproc", processes, "pretrain/train.py"]
+    starter = ["cluster.launch", "--nproc", processes, "pretrain/train.py"]
     return programs.call(base, *starter, place, *flags)
 
 

@@ -19,12 +19,13 @@ import zstandard
 
 from data_utils.artefact import read_manifest
 from data_utils.errors import EnvironmentFault, InputError
-from data_utils.start import CODE_ROOT
-from data_utils.text import Documents
-from data_utils.text_folder import text_files
+from data_utils.program import CODE_ROOT
 from tests import make
 from tests.tools import fake_hub
-from tools import get_pile, local_text, text_mix
+from tokenization.text import Documents
+from tokenization.text_folder import text_files
+from tools import get_pile
+from tools.offline import local_text, text_mix
 
 NO_HUB = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
 REPOSITORY = "monology/pile-uncopyrighted"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[2])
-    from data_utils.start import run, use_project_python
+    from data_utils.program import run, use_project_python
 
     use_project_python()
 
@@ -27,16 +27,12 @@ import numpy as np
 from tqdm import tqdm
 
 from data_utils import artefact
-from data_utils.ahead import in_thread
-from data_utils.chunker import Chunker
-from data_utils.encode import Encoder
+from data_utils.artefact_writer import Output
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.names import check_name
-from data_utils.output import Output
+from data_utils.prefetch import in_thread
 from data_utils.shards import token_type
-from data_utils.text import BRING_TEXT, Documents
-from data_utils.text_folder import text_files
 from data_utils.tokenizer import (
     bos_id,
     copy_tokenizer,
@@ -45,10 +41,15 @@ from data_utils.tokenizer import (
     tokenizer_fingerprint,
     vocabulary_size,
 )
-from tools.process_data import corpus_page, progress
-from tools.process_data.progress import Work
-from tools.process_data.shuffled_shards import ShuffledShards
-from tools.process_data.source_table import SourceTable
+from reports import corpus_page
+from tokenization import resume_record
+from tokenization.chunker import Chunker
+from tokenization.encode import Encoder
+from tokenization.resume_record import Work
+from tokenization.shuffled_shards import ShuffledShards
+from tokenization.source_table import SourceTable
+from tokenization.text import BRING_TEXT, Documents
+from tokenization.text_folder import text_files
 
 BATCH = 1 << 23  # characters that are encoded and cut together
 AHEAD = 3  # batches that are encoded ahead
@@ -143,7 +144,7 @@ def tokenize(
         ShuffledShards(output.folder, settings.split, settings.shard_size, dtype, bos),
         SourceTable(tokenizer.eos_token_id),
     )
-    state = progress.resume(output.folder, work)
+    state = resume_record.resume(output.folder, work)
     documents = Documents(files, state, source=settings.source, skip_bad=settings.skip_bad_lines)
     texts, fast = sample(files, settings), settings.encoder == "auto"
     with Encoder(tokenizer_folder, tokenizer, settings.workers, texts, fast=fast) as encoder:
@@ -152,7 +153,7 @@ def tokenize(
         for batch in with_bar(found, documents):
             cut(batch, work)
             if work.shards.flush():
-                progress.save(output.folder, work, batch.state)
+                resume_record.save(output.folder, work, batch.state)
         if encoder.slow_texts:
             print(f"{encoder.slow_texts:,} documents have characters that only Hugging Face's "
                   "tokenizer treats as the model's does: it encoded them")  # fmt: skip

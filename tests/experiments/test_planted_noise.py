@@ -1,0 +1,189 @@
+"""experiments/planted_noise/results.py: intervals, keep rates and gains from hand-made artefacts.
+
+.venv/bin/python -m pytest tests/experiments/test_planted_noise.py
+"""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_utils import artefact
+from data_utils.artefact_writer import Output
+from data_utils.corpus import Corpus
+from data_utils.errors import InputError
+from data_utils.shards import write_shard
+from experiments.planted_noise import results
+from experiments.planted_noise.results import BOILERPLATE, NOISE, ORDINARY
+from reports.page import read_csv
+from tests import make
+from tests.eval.test_compare import save_losses, save_run
+
+NAME, ROWS, HELD_OUT = "tiny-65", 40, 16
+DOMAINS = ["A", "B", NOISE, BOILERPLATE]
+SCORES = "results/scores"
+
+
+def save_corpus(folder: Path, domains: list[int], **changes) -> Path:
+    """A corpus of rows of these domains; changes: source_row and inputs of a selected one."""
+    content = {"max_length": 65, "split": "data"}
+    output = Output(folder, "corpus", "tests", content, {}, changes.get("inputs", {})).begin()
+    rows = make.random_rows(len(domains), 600, 0, seed=len(folder.parts[-2]))
+    write_shard(folder / "data_0", [len(row) for row in rows], rows, np.dtype("<u2"))
+    sides = {"domain": np.array(domains, np.uint8)}
+    if "source_row" in changes:
+        sides["source_row"] = np.array(changes["source_row"], np.int64)
+    for name, values in sides.items():
+        np.save(folder / f"{name}_0.npy", values)
+    files = ["data_0.bin", "data_0.idx", *(f"{name}_0.npy" for name in sides)]
+    output.finish(files, {"sequences": len(domains), "domains": DOMAINS})
+    return folder
+
+
+def save_selection(base: Path, name: str, domains: list[int], kept: list[int]) -> Path:
+    """A corpus, scores of its rows 4 and on (r is the row number), and the half with these rows."""
+    place = base / "processed_data/pretrain"
+    corpus = save_corpus(place / name / NAME, domains)
+    store = base / SCORES / name / NAME / "diff-T-R"
+    output = Output(store, "scores", "tests", {"type": "difference"}, {}).begin()
+    np.save(store / "difference.npy", np.arange(4, len(domains), dtype=float))
+    report = {"corpus": Corpus(corpus).identity["fingerprint"]}
+    output.finish(["difference.npy"], {"first_row": 4, "of": name}, report)
+    for model, loss in (("T", 2), ("R", 3)):
+        rows = np.arange(4, len(domains))
+        make.save_scores(store.parent / model, corpus, model, -5 * (rows + loss), [5] * len(rows))
+    inputs = {"scores": (store, artefact.identity(store, "scores", ""))}
+    return save_corpus(
+        place / f"{name}-better_half" / NAME,
+        [domains[row] for row in kept],
+        source_row=kept,
+        inputs=inputs,
+    )
+
+
+@pytest.fixture
+def base(tmp_path) -> Path:
+    """The experiment with one share (0.3) and two seeds: gains of 0.1 and 0.3 a sequence."""
+    base = tmp_path / "with space"
+    domains = ([0] * 6 + [2] * 2 + [3] * 2) * 4
+    save_selection(base, "planted", domains, [10, 11, 14, 17, 20, 21, 29, 38])
+    better = save_selection(base, "noise-0.3", ([1] * 7 + [2] * 3) * 4, [14, 17, 20, 21])
+    random_half = save_corpus(base / "processed_data/pretrain/random" / NAME, [1, 2, 2, 1])
+    held_out = Corpus(save_corpus(base / "held_out", [0, 1] * (HELD_OUT // 2)))
+    wave = np.sin(np.arange(HELD_OUT))
+    for seed, gain in ((1, 0.1), (2, 0.3)):
+        for half, corpus, losses in (
+            ("better", better, 7 + 0 * wave),
+            ("random", random_half, 7 + gain + 0.01 * wave),
+        ):
+            name = f"noise-0.3-{half}_half-seed{seed}"
+            save_run(base, name, corpus, losses, seed)
+            model = artefact.identity(base / "results" / name, "model", "")["fingerprint"]
+            save_losses(base, name, losses, model, held_out.identity["fingerprint"])
+    (base / "results/students").symlink_to(".")
+    return base
+
+
+FLAGS = ["--shares", "0.3", "--seeds", "1 2", "--corpus-name", NAME]
+FLAGS += ["--teacher-name", "T", "--ref-name", "R"]
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [  # k = 0 and k = n by hand: z^2 / (n + z^2) and n / (n + z^2)
+        (0, 205, 0.0, 0.01839),
+        (81, 263, 0.2553, 0.3662),  # Newcombe (1998), table I
+        (1, 29, 0.0061, 0.1718),  # the same
+        (20, 20, 0.83887, 1.0),
+    ],
+)
+def test_wilson(successes, trials, low, high):
+    assert results.wilson(successes, trials) == pytest.approx((low, high), abs=6e-5)
+
+
+def test_keep_rates_count_scored_rows_only(base):
+    settings = results.Settings(teacher_name="T", ref_name="R", corpus_name=NAME)
+    groups, sources = results.keep_rates(base, "planted", settings)
+    found = {row["source"]: (row["sequences"], row["kept"]) for row in groups}
+    assert found == {ORDINARY: (20, 5), NOISE: (8, 1), BOILERPLATE: (8, 2)}
+    assert [row["source"] for row in sources] == ["A"]
+    assert groups[1]["mean_r"] == np.mean([6, 7, 16, 17, 26, 27, 36, 37])
+    assert groups[1]["keep_rate"] == 1 / 8
+    assert groups[1]["mean_teacher_loss"] == groups[1]["mean_r"] + 2
+    assert groups[1]["mean_reference_loss"] == groups[1]["mean_r"] + 3
+
+
+def test_the_program_writes_and_prints_all_of_it(base):
+    result = make.run("experiments/planted_noise/results.py", base, *FLAGS)
+    save = base / "results/planted_noise"
+    figures = json.loads((save / "result.json").read_text())
+    (row,) = read_csv(save / "gain.csv")
+    assert row["gain"] == pytest.approx(0.2 + 0.01 * np.sin(np.arange(HELD_OUT)).mean())
+    assert row["gain_seed_2"] - row["gain_seed_1"] == pytest.approx(0.2)
+    half = 12.706 * 0.2 / math.sqrt(2) / math.sqrt(2)  # Student's t of one degree of freedom
+    assert row["seed_high"] - row["gain"] == pytest.approx(half, rel=1e-3)
+    assert row["low"] < row["gain"] < row["high"] and row["high"] - row["low"] < 0.02
+    assert row["noise_in_random_half"] == 0.5 and row["noise_in_better_half"] == 0.25
+    assert (row["noise_scored"], row["scored"]) == (12, 36)
+    assert row["gain B"] == pytest.approx(0.2 + 0.01 * np.sin(np.arange(1, HELD_OUT, 2)).mean())
+    assert figures["gain"][0]["seed_gains"]["1"] == row["gain_seed_1"]
+    rates = read_csv(save / "keep_rates.csv", ["source"])
+    assert {r["source"] for r in rates} == {ORDINARY, NOISE, BOILERPLATE, "A"}
+    page = (save / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 1 and "http" not in page
+    assert (save / "gain.png").read_bytes()[:4] == b"\x89PNG"
+    for words in (
+        "a random half, but not by more than seeds do: +0.2",
+        "12.5 % (95 % interval 2.2 to",
+    ):
+        assert words in result.stdout and words in page, words
+
+
+def test_findings_follow_the_intervals():
+    def group(source, kept, sequences):
+        mine, chosen = np.arange(3000) < sequences, np.arange(3000) < kept
+        return results.keep_row(source, mine, chosen, np.zeros(3000), {})
+
+    def findings(noise, boilerplate):
+        rows = [group(ORDINARY, 1000, 1638), group(NOISE, noise, 205)]
+        return results.keep_findings([*rows, group(BOILERPLATE, boilerplate, 205)])[1:]
+
+    noise, boilerplate = findings(0, 100)
+    assert "times the rate of ordinary text: under a tenth of that" in noise
+    assert ": clearly under it" in boilerplate
+    noise, boilerplate = findings(10, 120)
+    assert ": not under a tenth of that" in noise and ": not clearly under it" in boilerplate
+
+
+@pytest.mark.parametrize(
+    ("gain", "width", "seeds", "words"),
+    [
+        (0.1, 0.05, 0.05, "are ahead of those on a random half:"),
+        (-0.1, 0.05, 0.05, "are behind those on a random half:"),
+        (-0.1, 0.05, 0.2, "are behind those on a random half, but not by more than seeds do:"),
+        (0.1, 0.2, 0.05, "are not beyond chance apart from those on a random half:"),
+    ],
+)
+def test_a_gain_is_said_plainly(gain, width, seeds, words):
+    row = {"share": 0.3, "gain": gain, "low": gain - width, "high": gain + width}
+    row |= {"seed_low": gain - seeds, "seed_high": gain + seeds}
+    assert words in results.gain_finding(row)
+
+
+def test_a_half_of_other_scores_is_refused(base):
+    half = base / "processed_data/pretrain/noise-0.3-better_half"
+    half.rename(half.with_name("planted-better_half-old"))
+    planted = base / "processed_data/pretrain/planted-better_half"
+    planted.rename(half)
+    settings = results.Settings(teacher_name="T", ref_name="R", corpus_name=NAME)
+    with pytest.raises(InputError, match="the half is from another run"):
+        results.keep_rates(base, "noise-0.3", settings)
+
+
+def test_an_unfinished_experiment_ends_with_one_message(base):
+    (base / "results/eval/lm/noise-0.3-random_half-seed2.json").unlink()
+    result = make.run("experiments/planted_noise/results.py", base, *FLAGS, check=False)
+    assert result.returncode == 2 and "Traceback" not in result.stderr
+    assert result.stderr.startswith("ERROR there are no held-out losses of noise-0.3-random_half")

@@ -1,0 +1,119 @@
+"""Which files of a folder of text are read: all that hold documents.
+
+What else stands there is refused by name, so that nothing is left out in silence.
+"""
+
+import os
+import re
+from collections import Counter
+from pathlib import Path
+
+from data_utils import artefact
+from data_utils.artefact import TEXT_FORMATS
+from data_utils.artefact_writer import PROGRESS
+from data_utils.errors import InputError
+from tokenization.text import holds_documents
+
+# What lies beside text everywhere and is none: descriptions, licences, records, hidden files.
+NO_TEXT = re.compile(
+    r"\..*|.*\.(md|html)|(readme|licen[cs]e|notice|citation)(\..*)?|(sha256|md5)sums?(\.txt)?"
+    r"|(manifest|settings|progress|dataset_infos?|dataset_dict|state)\.json",
+    re.IGNORECASE,
+)
+SKIP_OTHERS = (
+    f"turn it into {', '.join(TEXT_FORMATS)}, move it away, or pass such files over with "
+    "--skip-other-files true"
+)
+
+
+def natural(path: Path) -> list:
+    """Sort key: numbers inside names count as numbers."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+
+
+def text_files(folder: Path, skip_others: bool = False) -> list[Path]:
+    """The files of documents in folder, or in folder/train if there is one, in natural order.
+
+    Everything there is read, or an InputError that names it: other formats, links that lead
+    nowhere, files without documents, folders with files, one name in two formats. Descriptions
+    and hidden files are passed over, with skip_others files of other formats and folders too; the
+    terminal names them.
+    """
+    # A copy of the hub's data set has train/ beside the validation and test files.
+    place = folder / "train" if (folder / "train").is_dir() else folder
+    there = sorted(place.glob("*"), key=natural) if place.is_dir() else []
+    no_text = [path for path in there if is_no_text(path)]
+    there = [path for path in there if path not in no_text]
+    files = [path for path in there if path.name.endswith(TEXT_FORMATS) and not path.is_dir()]
+    others = [path for path in there if path not in files and holds_something(path)]
+    if others and not skip_others:
+        raise left_out("is not a file of documents", others, SKIP_OTHERS)
+    check_text_files(files)
+    if place != folder:
+        beside = [path for path in sorted(folder.glob("*"), key=natural) if path != place]
+        tell(f"reading {place} alone of {folder}, not", beside, otherwise=f"reading {place}")
+    tell(f"passed over in {place}:", no_text + others)
+    if not files:
+        raise InputError(
+            f"there are no {', '.join(TEXT_FORMATS)} files",
+            where=place,
+            fix="give the folder that holds the text (or whose folder train/ does)",
+        )
+    return files
+
+
+def check_text_files(files: list[Path]) -> None:
+    """Each file is there, has content, and stands there in one format only."""
+    missing = [path for path in files if not path.exists()]
+    if missing:
+        raise left_out(
+            "is a link that leads nowhere", missing, "bring the file, or remove the link"
+        )
+    # A file of no documents may be meant so; but so looks one that never arrived.
+    empty = [path for path in files if path.stat().st_size == 0]
+    empty = empty or [path for path in files if not holds_documents(path)]
+    if empty:
+        raise left_out("is empty", empty, "get it again, or remove it")
+    stems = Counter(stem(path) for path in files)
+    twice = [path for path in files if stems[stem(path)] > 1]
+    if twice:
+        raise left_out("has its name in two formats", twice, "keep one of them: both would be read")
+
+
+def stem(path: Path) -> str:
+    """The name of a file of documents without its format."""
+    return next(path.name.removesuffix(s) for s in TEXT_FORMATS if path.name.endswith(s))
+
+
+def is_no_text(path: Path) -> bool:
+    """Whether everybody passes this path over: hidden, or by its name a description or record."""
+    if path.name.startswith("."):
+        return True
+    documents = path.name.endswith(TEXT_FORMATS) or path.is_dir()
+    return not documents and NO_TEXT.fullmatch(path.name) is not None
+
+
+def holds_something(path: Path) -> bool:
+    """Whether leaving this path out may leave text out: a folder only if files lie below it."""
+    if not path.is_dir():
+        return True
+    for folder, folders, names in os.walk(path):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        below = [Path(folder, name) for name in [*folders, *names]]
+        if any(not is_no_text(p) for p in below if p.is_symlink() or not p.is_dir()):
+            return True
+    return False
+
+
+def tell(what: str, paths: list[Path], otherwise: str = "") -> None:
+    """One line with the names of paths that are not read; this project's own records go unsaid."""
+    own = {artefact.MANIFEST, artefact.SETTINGS, artefact.LOCK, PROGRESS}
+    names = ", ".join(path.name for path in paths if path.name not in own)
+    if names or otherwise:
+        print(f"{what} {names}" if names else otherwise, flush=True)
+
+
+def left_out(what: str, paths: list[Path], fix: str) -> InputError:
+    """The error for paths of an input folder that would not be read."""
+    more = f" (and {len(paths) - 1} more like it)" if len(paths) > 1 else ""
+    return InputError(f"what lies in the text's folder {what}{more}", where=paths[0], fix=fix)
