@@ -5,6 +5,8 @@ row; the loss of a sequence is the mean over its counted positions, that of a ba
 its sequences (sequences without a counted position add 0 and stay in the denominator).
 """
 
+from collections.abc import Callable
+
 import torch
 
 CHUNK_ELEMENTS = 1 << 25  # logits of one chunk: 128 MiB in fp32
@@ -46,29 +48,34 @@ def label_log_probs(
     Without gradients; the logits of a chunk of rows are overwritten in place.
     """
     rows = rows or 2 * chunk_rows(head.shape[0])
-    found = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
-    memory = _chunk_memory(rows, len(labels), head)
+    found = torch.empty(len(labels), dtype=exact_type(hidden.dtype), device=hidden.device)
+    memory = chunk_memory(rows, len(labels), head)
     for start in range(0, len(labels), rows):
         part = slice(start, start + rows)
-        logits = _logits(hidden[part], head, memory)
+        logits = chunk_logits(hidden[part], head, memory)
         logits.sub_(logits.amax(dim=1, keepdim=True))
         chosen = logits.gather(1, labels[part, None]).squeeze(1)
         found[part] = chosen - logits.exp_().sum(dim=1).log_()
     return found
 
 
-def _chunk_memory(rows: int, count: int, head: torch.Tensor) -> torch.Tensor:
+def exact_type(dtype: torch.dtype) -> torch.dtype:
+    """What losses on values of this type are computed in: at least fp32."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def chunk_memory(rows: int, count: int, head: torch.Tensor) -> torch.Tensor:
     """The logits of all chunks on a CPU: new memory from the system costs more than softmax."""
     size = 0 if head.is_cuda else min(rows, count)
-    return torch.empty(size, head.shape[0], dtype=torch.float32, device=head.device)
+    return torch.empty(size, head.shape[0], dtype=exact_type(head.dtype), device=head.device)
 
 
-def _logits(hidden: torch.Tensor, head: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
+def chunk_logits(hidden: torch.Tensor, head: torch.Tensor, memory: torch.Tensor) -> torch.Tensor:
     """hidden [N, H] head^T [V, H] in fp32, [N, V]; never rounded to half precision on a GPU."""
     if hidden.is_cuda:
         return _product(hidden, head.T)
     logits = memory[: len(hidden)]
-    if hidden.dtype == torch.float32:
+    if hidden.dtype == logits.dtype:
         return torch.mm(hidden, head.T, out=logits)
     return logits.copy_(hidden @ head.T)
 
@@ -83,38 +90,72 @@ def weighted_cross_entropy(
     """sum_n weights[n] * -log softmax(hidden[n] head^T)[labels[n]], a scalar in fp32.
 
     hidden [N, H], head [V, H], labels [N], weights [N] fp32. Rows of weight 0 cost nothing. Both
-    gradients are computed in the forward pass, a chunk at a time, and kept in fp32.
+    gradients are computed in the forward pass, one chunk at a time, and kept in fp32.
     """
-    return _WeightedCrossEntropy.apply(hidden, head, labels, weights, rows)
+
+    def rule(logits: torch.Tensor, at: torch.Tensor, room: float | None) -> Values:
+        label = labels[at, None]
+        logits.sub_(logits.amax(dim=1, keepdim=True))
+        chosen = logits.gather(1, label).squeeze(1)
+        total = logits.exp_().sum(dim=1)
+        loss = total.log() - chosen
+        if room is None:
+            return {"loss": loss}, None
+        # probabilities less 1 at the label, times room
+        slope = logits.mul_((room / total)[:, None])
+        return {"loss": loss}, slope.scatter_add_(1, label, slope.new_full(label.shape, -room))
+
+    return head_loss(hidden, head, weights, rule, rows)[0]
 
 
-class _WeightedCrossEntropy(torch.autograd.Function):
+Values = tuple[dict[str, torch.Tensor], torch.Tensor | None]
+# (logits [n, V] of a chunk, which it may overwrite; which rows they are [n]; room or None) ->
+# (figures [n] of these rows, "loss" first; room x d loss / d logits [n, V], None without room).
+Rule = Callable[[torch.Tensor, torch.Tensor, float | None], Values]
+
+
+def head_loss(
+    hidden: torch.Tensor,
+    head: torch.Tensor,
+    weights: torch.Tensor,
+    rule: Rule,
+    rows: int | None = None,
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """(sum_n weights[n] x loss of row n, the same sums of the rule's other figures), scalars.
+
+    hidden [N, H], head [V, H], weights [N] fp32. The logits of `rows` rows exist at a time; both
+    gradients are computed in the forward pass. Only the loss can be differentiated.
+    """
+    names: list[str] = []
+    loss, *others = _HeadLoss.apply(hidden, head, weights, rule, rows, names)
+    return loss, dict(zip(names, others, strict=True))
+
+
+class _HeadLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, head, labels, weights, rows):
+    def forward(ctx, hidden, head, weights, rule, rows, names):
         rows = rows or chunk_rows(head.shape[0])
+        exact = exact_type(hidden.dtype)
         counted = weights.nonzero().squeeze(1)
         want_hidden, want_head = ctx.needs_input_grad[:2]
-        grad_hidden = hidden.new_zeros(hidden.shape, dtype=torch.float32) if want_hidden else None
-        grad_head = head.new_zeros(head.shape, dtype=torch.float32) if want_head else None
+        grad_hidden = hidden.new_zeros(hidden.shape, dtype=exact) if want_hidden else None
+        grad_head = head.new_zeros(head.shape, dtype=exact) if want_head else None
         # Weights near 1e-4 would push products below fp16's range: the rows enter the product
         # with weights relative to the largest, which is put back in fp32.
         largest = weights.max()
         room = FP16_ROOM if hidden.dtype == torch.float16 else 1.0
-        loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        memory = _chunk_memory(rows, len(counted), head)
-        for start in range(0, len(counted), rows):
+        wanted = room if want_hidden or want_head else None
+        sums: dict[str, torch.Tensor] = {}
+        memory = chunk_memory(rows, len(counted), head)
+        # Without a counted row the rule is asked about none, for the names of its figures.
+        for start in range(0, max(len(counted), 1), rows):
             at = counted[start : start + rows]
-            part, weight, label = hidden[at], weights[at], labels[at, None]
-            logits = _logits(part, head, memory)
-            logits.sub_(logits.amax(dim=1, keepdim=True))
-            chosen = logits.gather(1, label).squeeze(1)
-            total = logits.exp_().sum(dim=1)
-            loss += (weight * (total.log() - chosen)).sum()
-            if not (want_hidden or want_head):
+            part, weight = hidden[at], weights[at]
+            values, slope = rule(chunk_logits(part, head, memory), at, wanted)
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + (weight * value).sum()
+            if slope is None:
                 continue
-            # d loss / d logits but for the weight: probabilities less 1 at the label, times room
-            slope = logits.mul_((room / total)[:, None])
-            slope.scatter_add_(1, label, slope.new_full(label.shape, -room))
             slope = slope.to(part.dtype)
             if want_hidden:
                 grad_hidden[at] = _product(slope, head) * (weight / room)[:, None]
@@ -125,10 +166,12 @@ class _WeightedCrossEntropy(torch.autograd.Function):
             grad_head.mul_(largest / room)
         ctx.dtypes = hidden.dtype, head.dtype
         ctx.save_for_backward(grad_hidden, grad_head)
-        return loss
+        names += list(sums)[1:]
+        ctx.mark_non_differentiable(*list(sums.values())[1:])
+        return tuple(sums.values())
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, grad, *_):
         # In place: the head's gradient is 0.9 GB at 1.2B. A second backward through the same loss
         # is refused by autograd, which sees that what it saved has changed.
         grad_hidden, grad_head = ctx.saved_tensors
@@ -136,20 +179,20 @@ class _WeightedCrossEntropy(torch.autograd.Function):
             grad_hidden = grad_hidden.mul_(grad).to(ctx.dtypes[0])
         if grad_head is not None:
             grad_head = grad_head.mul_(grad).to(ctx.dtypes[1])
-        return grad_hidden, grad_head, None, None, None
+        return grad_hidden, grad_head, None, None, None, None
 
 
 def _add_product(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
-    """total += a @ b in fp32; operands in fp32 need no second matrix of total's size."""
-    if a.dtype == torch.float32:
+    """total += a @ b in total's type; operands of that type need no second matrix of its size."""
+    if a.dtype == total.dtype:
         total.addmm_(a, b)
     else:
         total.add_(_product(a, b))
 
 
 def _product(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """a @ b in fp32, whatever the operands' type."""
-    if a.dtype == torch.float32:
+    """a @ b in at least fp32, whatever the operands' type."""
+    if a.dtype == exact_type(a.dtype):
         return a @ b
     if a.is_cuda:
         return torch.mm(a, b, out_dtype=torch.float32)
