@@ -1,0 +1,143 @@
+"""Vanilla KD: the language-modelling loss mixed with cross-entropy to a live teacher's distribution.
+
+loss = (1 - share) x lm_loss + share x kd_loss, share = KD_RATIO (the paper, arXiv 2410.17215, has
+0.5 at temperature 1). metrics.jsonl has lm_loss, kd_loss, kd_entropy (the teacher's entropy) and
+kl. The logits of both models exist for one chunk of tokens at a time.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from data_utils import artefact
+from data_utils.corpus import Corpus
+from data_utils.errors import InputError
+from data_utils.flags import flag, under
+from data_utils.tokenizer import load_tokenizer, vocabulary_size
+from pretrain import objective
+from pretrain.belonging import require_belonging
+from pretrain.distillation import live_rule, teacher_entropy
+from pretrain.flops import forward_flops
+from pretrain.losses import head_loss, inputs_and_labels, sequence_mean_weights
+from pretrain.models import GET_MODEL, head_weight, hidden_states, load_model
+from pretrain.schedule import warmup_stable_decay
+from pretrain.settings import TrainSettings
+
+
+@dataclass
+class Settings(TrainSettings):
+    """Pre-train a student on a corpus with the help of a teacher."""
+
+    teacher_path: str = flag("checkpoints/qwen/1.8B", "the teacher")
+    kd_ratio: float = flag(0.5, "share of the distance to the teacher in the loss")
+    kd_schedule: Literal["constant", "wsd"] = flag(
+        "constant", "wsd: the share warms up, stays and decays, as a learning rate does"
+    )
+    temperature: float = flag(1.0, "of both distributions in kd_loss")
+    reverse_kl: bool = flag(False, "KL(student || teacher) instead of the other direction")
+    kd_skip_entropy: float = flag(
+        0.0, "share of a micro-batch's tokens, of lowest teacher entropy, that get the LM loss only"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.kd_ratio <= 1:
+            raise ValueError(f"--kd-ratio must be between 0 and 1, not {self.kd_ratio}")
+        if self.temperature <= 0:
+            raise ValueError(f"--temperature must be above 0, not {self.temperature}")
+        if not 0 <= self.kd_skip_entropy < 1:
+            raise ValueError(
+                f"--kd-skip-entropy must be at least 0 and below 1, not {self.kd_skip_entropy}"
+            )
+
+
+class Objective(objective.Objective):
+    """A frozen teacher beside the student, in the student's precision."""
+
+    Settings = Settings
+    FREE = frozenset({"teacher_path"})
+
+    @classmethod
+    def inputs(cls, settings: Settings, base: Path, corpus: Corpus) -> dict:
+        """The teacher; one of another tokenizer or with too few positions is an InputError."""
+        folder = under(base, settings.teacher_path)
+        identity = artefact.identity(folder, "model", GET_MODEL.replace("MODEL", "TEACHER"))
+        require_belonging(corpus, folder)
+        return {"teacher": (folder, identity)}
+
+    def __init__(self, student: nn.Module, context: objective.Context) -> None:
+        super().__init__(student, context)
+        settings, device = context.settings, context.processes.device
+        base = Path(settings.base_path)
+        folder = under(base, settings.teacher_path)
+        teacher = load_model(folder, settings.precision, settings.attention)
+        self.teacher = teacher.eval().requires_grad_(False).to(device)
+        self.vocab = common_vocabulary(student, self.teacher, context)
+        self.share = settings.kd_ratio
+
+    def begin_step(self, step: int, batch: objective.Batch) -> objective.Batch:
+        """Set the share of kd_loss in this step's loss."""
+        settings = self.context.settings
+        if settings.kd_schedule == "wsd":
+            self.share = settings.kd_ratio * warmup_stable_decay(
+                step, settings.warmup_steps, settings.total_steps
+            )
+        return batch
+
+    def loss(self, micro: objective.Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        inputs, labels, counted = inputs_and_labels(
+            micro["tokens"], micro["lengths"], self.context.eos_id
+        )
+        settings = self.context.settings
+        with torch.no_grad():
+            teacher_hidden = hidden_states(self.teacher, inputs).flatten(0, 1)
+        weights = sequence_mean_weights(counted).flatten()
+        head = head_weight(self.teacher)[: self.vocab]
+        share = torch.full_like(weights, self.share)
+        if settings.kd_skip_entropy:
+            at = counted.flatten().nonzero().squeeze(1)
+            entropy = teacher_entropy(teacher_hidden[at], head, settings.temperature)
+            lowest = entropy.argsort(stable=True)[: int(settings.kd_skip_entropy * len(at))]
+            share[at[lowest]] = 0.0
+        rule = live_rule(
+            labels.flatten(),
+            share,
+            teacher_hidden,
+            head,
+            settings.temperature,
+            reverse=settings.reverse_kl,
+        )
+        hidden = hidden_states(self.student, inputs).flatten(0, 1)
+        return head_loss(hidden, head_weight(self.student)[: self.vocab], weights, rule)
+
+    def flops(self, tokens: float, mean_length: float) -> float:
+        """The student's, and one forward pass of the teacher."""
+        teacher = forward_flops(self.teacher, mean_length) * tokens
+        return super().flops(tokens, mean_length) + teacher
+
+
+def common_vocabulary(student: nn.Module, teacher: nn.Module, context: objective.Context) -> int:
+    """Logit rows that both distributions are taken over.
+
+    Models of one tokenizer may be padded to different numbers of rows: then both are cut to the
+    tokenizer's size. InputError if one of them is smaller than that.
+    """
+    sizes = [head_weight(model).shape[0] for model in (student, teacher)]
+    if sizes[0] == sizes[1]:
+        return sizes[0]
+    folder = context.corpus.tokenizer_folder
+    size = vocabulary_size(load_tokenizer(folder)) if folder else min(sizes)
+    if size > min(sizes):
+        raise InputError(
+            "student and teacher have different numbers of ids, one fewer than the tokenizer",
+            expected=f"at least {size}",
+            found=f"student {sizes[0]}, teacher {sizes[1]}",
+            fix="use models of the corpus's tokenizer (TEACHER_PATH, MODEL_CONFIG)",
+        )
+    if context.processes.first:
+        cut = f"{sizes[0] - size} of the student's, {sizes[1] - size} of the teacher's"
+        print(f"NOTE padded rows of logits are cut off: {cut}", flush=True)
+    return size
