@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/memory_of_a_step.py [--layers 1] [--zero-stage 1]
 
 Two parts, because the whole model does not fit here. The real engine (DeepSpeed's ZeRO, our loss)
-takes a step of --layers layers in bf16, which has fp16's sizes: its bytes a parameter. The whole
+takes a step of --layers layers in bf16, which has fp16's sizes: its bytes per parameter. The whole
 trunk's activations, --micro-batch rows of 1,024 tokens, come from fake tensors, with and without
 gradient checkpointing. Every storage counts from its making to its end; what an allocator adds is
 left out. AdamW is the fused one, as on a GPU.
@@ -32,7 +32,7 @@ from cluster.processes import start_processes
 from data_utils.program import CODE_ROOT
 from pretrain.engine import Engine, deepspeed_config
 from pretrain.models import count_parameters, new_model, save_memory
-from pretrain.objectives.language_modelling import Objective
+from pretrain.objectives.language_modelling import batch_loss
 
 CONFIG = CODE_ROOT / "configs/models/qwen/1.2B.json"
 LENGTH, ACCUMULATION = 1025, 2
@@ -73,7 +73,7 @@ class Count(TorchDispatchMode):
 
 
 class FusedAdamW(torch.optim.AdamW):
-    """The engine takes the fused one on a GPU only."""
+    """The engine uses the fused one on a GPU only."""
 
     def __init__(self, parameters, *, fused: bool, **adam) -> None:
         super().__init__(parameters, fused=True, **adam)
@@ -124,7 +124,8 @@ def measure(options: argparse.Namespace) -> dict[str, int]:
             save_memory(model)
         layout = (options.zero_stage, "bf16", options.micro_batch, ACCUMULATION, 1.0, False)
         engine = Engine(
-            Objective(model, 0),
+            model,
+            lambda micro: (batch_loss(model, micro["tokens"], micro["lengths"], 0), {}),
             start_processes(60),
             deepspeed_config(*layout),
             {"lr": 1e-4},

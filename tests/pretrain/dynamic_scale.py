@@ -26,7 +26,7 @@ class ScaledEngine(Engine):
         super().__init__(*arguments)
         self.engine.optimizer.loss_scaler = CreateLossScaler(torch.half, 0, True, ARGUMENTS)
         self.engine.optimizer.dynamic_loss_scale = True
-        next(self.objective.parameters()).register_hook(self.poison)
+        next(self.student.parameters()).register_hook(self.poison)
 
     def poison(self, gradient: torch.Tensor) -> torch.Tensor:
         """An infinity in the gradients of the steps that are to overflow."""
