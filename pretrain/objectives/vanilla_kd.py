@@ -1,4 +1,4 @@
-"""Vanilla KD: the language-modelling loss mixed with cross-entropy to a live teacher's distribution.
+"""Vanilla KD: the language-modelling loss mixed with the distance to a live teacher.
 
 loss = (1 - share) x lm_loss + share x kd_loss, share = KD_RATIO (the paper, arXiv 2410.17215, has
 0.5 at temperature 1). metrics.jsonl has lm_loss, kd_loss, kd_entropy (the teacher's entropy) and
