@@ -350,7 +350,7 @@ def test_wrong_flags(tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             get(tmp_path, *flags)
-    with pytest.raises(InputError, match="BASE_PATH is no folder"):
+    with pytest.raises(InputError, match="BASE_PATH"):
         get_pile.main([str(tmp_path / "missing")])
 
 
