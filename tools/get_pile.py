@@ -25,7 +25,8 @@ from typing import Any, Literal
 from data_utils import atomic_files
 from data_utils.artefact_writer import Output
 from data_utils.flags import base_folder, flag, parse, under
-from reports import page
+from reports import terminal
+from reports.page import Column, integer, percent
 from tokenization.text import Documents, document_writer, file_name
 from tokenization.text_folder import text_files
 from tools import hub, pile_stream
@@ -33,12 +34,12 @@ from tools.offline.text_mix import Mix, draw_documents, plant_noise
 
 PROGRAM = "tools/get_pile.py"
 COLUMNS = (
-    page.Column("source", "source"),
-    page.Column("documents", "documents", page.integer),
-    page.Column("share_of_documents", "share", page.percent),
-    page.Column("bytes", "bytes", page.integer),
-    page.Column("share_of_bytes", "share", page.percent),
-    page.Column("packages", "packages", page.integer),
+    Column("source", "source"),
+    Column("documents", "documents", integer),
+    Column("share_of_documents", "share", percent),
+    Column("bytes", "bytes", integer),
+    Column("share_of_bytes", "share", percent),
+    Column("packages", "packages", integer),
 )
 
 
@@ -152,7 +153,7 @@ def write_local(result: Output, documents: list, left_out: dict, settings) -> No
 def show_local(folder: Path, sources: dict, left_out: dict) -> None:
     """A table of the documents a source, and what was looked at and left out."""
     rows = [{"source": source, **row} for source, row in sources.items()]
-    print(f"\n{folder}\n{page.text_table(rows, COLUMNS)}")
+    print(f"\n{folder}\n{terminal.table(rows, COLUMNS)}")
     reasons = Counter()
     for counter in left_out.values():
         reasons.update(counter)

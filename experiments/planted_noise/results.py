@@ -23,14 +23,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_utils import artefact, atomic_files
-from data_utils.corpus import BOILERPLATE, NOISE, Corpus, recorded_corpus
+from data_utils.corpus import Corpus, recorded_corpus
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
 from eval.compare import Run, check_comparable, paired_difference, read_run
 from experiments.planted_noise import page
+from experiments.planted_noise.plant import BOILERPLATE, NOISE
 from miniplm.difference import FILE
 from miniplm.scores import Scores
-from reports.page import write_csv, write_png, write_text
+from reports import html_page, terminal
+from reports.files import save, write_csv
 
 EXPERIMENT = "run scripts/experiments/planted_noise.sh to its end"
 ORDINARY = "ordinary text"
@@ -66,16 +68,16 @@ def main() -> None:
         "gain": gains,
         "findings": [*keep_findings(groups), *(gain_finding(row) for row in gains)],
     }
-    save = under(base, settings.save)
-    save.mkdir(parents=True, exist_ok=True)
+    folder = under(base, settings.save)
+    folder.mkdir(parents=True, exist_ok=True)
     png = page.draw_gain(gains)
-    write_csv(save / "keep_rates.csv", [*groups, *sources])
-    write_csv(save / "gain.csv", [flat(row) for row in gains])
-    write_png(save / "gain.png", png)
-    write_text(save / "report.html", page.html(result, png))
-    atomic_files.write_json(save / "result.json", result)
-    print(page.terminal(result))
-    print(f"\nReport: {save / 'report.html'}")
+    shown = page.page(result, png)
+    write_csv(folder / "keep_rates.csv", [*groups, *sources])
+    write_csv(folder / "gain.csv", [flat(row) for row in gains])
+    save(folder / "gain.png", png)
+    save(folder / "report.html", html_page.render(shown))
+    atomic_files.write_json(folder / "result.json", result)
+    print(f"{terminal.render(shown)}\n\nReport: {folder / 'report.html'}")
 
 
 def keep_rates(base: Path, name: str, settings: Settings) -> tuple[list[dict], list[dict]]:
@@ -103,34 +105,29 @@ def keep_rates(base: Path, name: str, settings: Settings) -> tuple[list[dict], l
                 fix=f"remove this folder and {EXPERIMENT}",
             )
     r = np.load(store / FILE, allow_pickle=False)
+    names = {"teacher": settings.teacher_name, "reference": settings.ref_name}
     losses = {
-        f"mean_{model}_loss": -Scores(scores / store_name, EXPERIMENT).means()[0]
-        for model, store_name in (
-            ("teacher", settings.teacher_name),
-            ("reference", settings.ref_name),
-        )
+        f"mean_{role}_loss": -Scores(scores / name, EXPERIMENT).means()[0]
+        for role, name in names.items()
     }
     first = manifest["counts"]["first_row"]
     domains = whole.side("domain", first + np.arange(len(r)))
     kept = np.zeros(len(r), bool)
     kept[half.side("source_row", np.arange(len(half))) - first] = True
-    numbers = {source: number for number, source in enumerate(whole.domains)}
-    planted = {source: numbers.pop(source) for source in (NOISE, BOILERPLATE)}
-    ordinary = np.isin(domains, list(numbers.values()))
-    groups = [keep_row(ORDINARY, ordinary, kept, r, losses)]
-    groups += [
-        keep_row(source, domains == number, kept, r, losses) for source, number in planted.items()
-    ]
-    sources = [
-        keep_row(source, domains == number, kept, r, losses) for source, number in numbers.items()
-    ]
-    return [[row for row in rows if row["sequences"]] for rows in (groups, sources)]
+    masks = {source: domains == number for number, source in enumerate(whole.domains)}
+    planted = {source: masks.pop(source) for source in (NOISE, BOILERPLATE)}
+    ordinary = ~np.logical_or.reduce(list(planted.values()))
+    groups, sources = (
+        [keep_row(source, mine, kept, r, losses) for source, mine in part.items() if mine.any()]
+        for part in ({ORDINARY: ordinary, **planted}, masks)
+    )
+    return groups, sources
 
 
 def keep_row(
     source: str, mine: np.ndarray, kept: np.ndarray, r: np.ndarray, losses: dict[str, np.ndarray]
 ) -> dict:
-    """A line of the table of keep rates; all arrays are [scored rows]."""
+    """A row of the table of keep rates; all arrays are [scored rows]."""
     sequences, chosen = int(mine.sum()), int((mine & kept).sum())
     low, high = wilson(chosen, sequences)
     known = mine & np.isfinite(r)
@@ -138,7 +135,7 @@ def keep_row(
         "source": source,
         "sequences": sequences,
         "kept": chosen,
-        "keep_rate": chosen / sequences if sequences else np.nan,
+        "keep_rate": chosen / sequences,
         "low": low,
         "high": high,
         "mean_r": mean(r[known]),
@@ -153,17 +150,15 @@ def mean(values: np.ndarray) -> float:
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a proportion."""
+    """Wilson's 95 % interval of a proportion; trials: at least 1."""
     from scipy.stats import binomtest
 
-    if trials == 0:
-        return 0.0, 1.0
     interval = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def gain_row(base: Path, share: str, settings: Settings) -> dict:
-    """A line of the table of gains: the random half's held-out loss minus the better half's.
+    """A row of the table of gains: the random half's held-out loss minus the better half's.
 
     low, high: Student's 95 % interval over the held-out sequences, of the mean over the seeds;
     seed_low, seed_high: the one over the seeds, of the mean over the sequences.
@@ -226,7 +221,7 @@ def noise_share(run: Run) -> float:
 
 
 def flat(row: dict) -> dict:
-    """A gain row with a column a seed and a column a held-out source."""
+    """A gain row with one column per seed and one per held-out source."""
     seeds = {f"gain_seed_{seed}": gain for seed, gain in row["seed_gains"].items()}
     sources = {f"gain {source}": gain for source, gain in row["source_gains"].items()}
     rest = {name: value for name, value in row.items() if not name.endswith("_gains")}
@@ -264,14 +259,14 @@ def gain_finding(row: dict) -> str:
     """Who is ahead at a share of noise."""
     side = "ahead of" if row["gain"] > 0 else "behind"
     if row["low"] <= 0 <= row["high"]:
-        words = "not beyond chance apart from those on a random half"
+        words = "not distinguishable from those on a random half"
     elif row["seed_low"] <= 0 <= row["seed_high"]:
         words = f"{side} those on a random half, but not by more than seeds do"
     else:
         words = f"{side} those on a random half"
     return (
         f"With {100 * row['share']:.0f} % of noise students on the better half are {words}: "
-        f"{row['gain']:+.3f} nats a token (95 % interval over the held-out sequences "
+        f"{row['gain']:+.3f} nats per token (95 % interval over the held-out sequences "
         f"{row['low']:+.3f} to {row['high']:+.3f}, over the seeds {row['seed_low']:+.3f} to "
         f"{row['seed_high']:+.3f})."
     )

@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from data_utils.corpus import Corpus
-from reports.selection_plots import DROPPED, KEPT
-from reports.selection_report import write_report
+from reports.plots import DROPPED, KEPT
 from tests import make
+from tests.reports.test_selection_report import Case
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--allow-file-access"]
@@ -39,15 +38,10 @@ def page(tmp_path_factory, tokenizer_folder) -> Path:
     """The report of a corpus of real text."""
     if CHROMIUM is None:
         pytest.skip("there is no chromium: apt-get install chromium")
-    folder = tmp_path_factory.mktemp("page")
     rows = make.text_rows(tokenizer_folder, 400)
-    corpus = Corpus(make.save_corpus(folder / "corpus", rows, tokenizer_folder))
-    generator = np.random.default_rng(0)
-    teacher = -generator.normal(3, 0.4, len(rows))
-    reference = teacher - generator.normal(1, 0.3, len(rows)) - 0.3 * (np.arange(len(rows)) % 2)
-    r = teacher - reference
-    write_report(folder, corpus, r, teacher, reference, 0.5, "Teacher T, reference R.")
-    return folder / "report.html"
+    domains = np.arange(len(rows)) % 3
+    case = Case(tmp_path_factory.mktemp("page"), rows, tokenizer_folder, domains, empty=(3, 5))
+    return case.folder / "report.html"
 
 
 def browse(*flags: object) -> subprocess.CompletedProcess:

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm import tqdm
 
-from data_utils.corpus import NOISE
 from tools.offline.local_text import Candidate, candidates
 
+NOISE = "planted noise"  # source of the planted documents
 PASSAGE = 16  # words
 NEAR_COPY = 0.5  # share of passages seen before
 HELDOUT_PACKAGES = 0.15  # share of each source's packages
