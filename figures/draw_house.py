@@ -34,23 +34,7 @@ FLOORS = (
     {"experiments": 16},
     {"scripts": 36, "figures": 61, "benchmarks": 86},
 )
-ROLES = {
-    "data_utils": "artefacts, shards, corpus, tokenizer, program start",
-    "tokenization": "text to tokens",
-    "cluster": "processes",
-    "pretrain": "training engine",
-    "miniplm": "scores, selection",
-    "reports": "pages, tables, plots",
-    "eval": "loss, comparison",
-    "tools": "data and models",
-    "experiments": "planted noise",
-    "scripts": "launchers",
-    "figures": "drawings",
-    "benchmarks": "measurements",
-}
 WIDTH, HEIGHT, STEP = 22, 5.6, 9.4  # of a room; from floor to floor
-TINTS = ("#3b6fb5", *2 * ["#2a9d8f"], "#2a7f62", "#86a33b", "#e0a526", *2 * ["#b9851c"], "#a3705a",
-         *3 * ["#7a5aa6"])  # fmt: skip
 INK, PALE = "#1c2430", "#5a6573"
 
 
@@ -117,25 +101,26 @@ def main() -> None:
         x = places[upper][0] if lower == "data_utils" else x  # as wide as the house
         start = places[upper][0], places[upper][1] - HEIGHT / 2
         axes.annotate("", xy=(x, y + HEIGHT / 2), xytext=start, arrowprops=style)
-    for (room, place), tint in zip(places.items(), TINTS, strict=True):
-        draw_room(axes, room, place, tint)
+    for level, floor in enumerate(FLOORS):
+        for room in floor:
+            draw_room(axes, room, places[room], f"C{level}")
     save(TARGET, png(figure))
     print(TARGET)
 
 
 def draw_room(axes, room: str, place: tuple[float, float], tint: str) -> None:
-    """A box with the room's name, its trade and its lines of Python."""
+    """A box with the room's name and its lines of Python."""
     from matplotlib.patches import FancyBboxPatch
 
     x, y = place
     width = 96 if room == "data_utils" else WIDTH
     corner = x - width / 2, y - HEIGHT / 2
     style = {"boxstyle": "round,pad=0,rounding_size=0.7", "facecolor": "white", "linewidth": 1.8}
-    axes.add_patch(FancyBboxPatch(corner, width, HEIGHT, edgecolor=tint, zorder=3, **style))
+    axes.add_patch(FancyBboxPatch(corner, width, HEIGHT, edgecolor=tint, **style))
     lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files(room))
-    style = {"ha": "center", "va": "center", "zorder": 4}
-    axes.text(x, y + 1.2, room, fontsize=13, weight="bold", color=INK, **style)
-    axes.text(x, y - 1.3, f"{ROLES[room]} · {lines:,} lines", fontsize=9, color=PALE, **style)
+    style = {"ha": "center", "va": "center", "color": INK}
+    axes.text(x, y + 1.1, room, fontsize=13, weight="bold", **style)
+    axes.text(x, y - 1.4, f"{lines:,} lines", fontsize=9, **style)
 
 
 if __name__ == "__main__":

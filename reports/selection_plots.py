@@ -6,11 +6,11 @@ Shares come from the exact tables; distributions are drawn from the pool's sampl
 import numpy as np
 
 from reports.plots import DROPPED, GREY, KEPT, label, new_plot, png
-from reports.selection_pool import Pool
+from reports.selection_pool import ALPHAS, Pool
 
 COLOURS = ("#3b6fb5", "#e0a526", "#7a5aa6", "#2a9d8f", "#a3705a", "#86a33b", "#d17fa8")
 BINS = 80
-TAIL = 0.001  # share of the sample on each side that is drawn at the edge
+TAIL = 0.001
 
 
 def colours(sources: list[dict]) -> dict[str, str]:
@@ -49,7 +49,7 @@ def keep_rates(rows: list[dict], key: str, summary: dict, title: str) -> bytes:
 
 
 def limits(values: np.ndarray) -> tuple[float, float]:
-    """The range that is drawn."""
+    """The range that is drawn: all but TAIL of the values on each side."""
     low, high = np.quantile(values, [TAIL, 1 - TAIL])
     return (float(low), float(high)) if low < high else (low - 0.5, high + 0.5)
 
@@ -57,32 +57,16 @@ def limits(values: np.ndarray) -> tuple[float, float]:
 def histogram(pool: Pool, summary: dict, shown: dict[str, str]) -> bytes:
     """The sample by r, stacked by source, with the threshold."""
     figure, axes = new_plot(8, 4)
-    low, high = limits(pool.drawn["r"])
-    r, source = np.clip(pool.drawn["r"], low, high), pool.drawn["source"]
+    box, r, source = limits(pool.drawn["r"]), pool.drawn["r"], pool.drawn["source"]
     stacks, tints = groups([pool.names[i] for i in np.unique(source)], shown)
     parts = [r[np.isin(source, list(map(pool.names.index, part)))] for part in stacks.values()]
-    axes.hist(parts, BINS, (low, high), histtype="stepfilled", stacked=True, color=tints,
-              label=list(stacks))  # fmt: skip
+    style = {"histtype": "stepfilled", "stacked": True, "color": tints, "label": list(stacks)}
+    axes.hist(parts, BINS, box, **style)
     mark_threshold(axes, summary)
-    axes.set_xlim(low, high)
+    axes.set_xlim(box)
     axes.set_xlabel("r = reference loss − teacher loss, nats per token")
     axes.set_ylabel("sequences of the sample")
     figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
-    return png(figure)
-
-
-def cumulative(pool: Pool, summary: dict) -> bytes:
-    """Share of the sequences below r, with the threshold."""
-    figure, axes = new_plot(8, 3.4)
-    shares = np.linspace(0, 1, 501)
-    axes.plot(np.quantile(pool.drawn["r"], shares), shares, color=COLOURS[0], linewidth=2)
-    axes.set_ylim(0, 1)
-    mark_threshold(axes, summary)
-    axes.set_xlim(limits(pool.drawn["r"]))
-    axes.set_yticks(np.arange(0, 1.01, 0.2))
-    axes.grid(alpha=0.3)
-    axes.set_xlabel("r = reference loss − teacher loss, nats per token")
-    axes.set_ylabel("share of sequences below r")
     return png(figure)
 
 
@@ -101,19 +85,15 @@ def mark_threshold(axes, summary: dict) -> None:
 
 def density(pool: Pool, sources: list[dict], summary: dict, shown: dict[str, str]) -> bytes:
     """The sample by teacher's and reference's loss; kept is what is above the black line."""
-    from matplotlib.colors import LogNorm
-
     figure, axes = new_plot(8, 5.6)
     losses = [pool.drawn[role] for role in ("teacher", "reference")]
     boxes = [limits(values) for values in losses]
-    values = [np.clip(loss, *box) for loss, box in zip(losses, boxes, strict=True)]
-    cells = axes.hist2d(*values, BINS, boxes, cmin=1, cmap="Blues", norm=LogNorm(0.3))
-    figure.colorbar(cells[-1], ax=axes, label="sequences of the sample (logarithmic)")
+    extent = [*boxes[0], *boxes[1]]
+    cells = axes.hexbin(*losses, gridsize=BINS, bins="log", mincnt=1, cmap="Blues", extent=extent)
+    figure.colorbar(cells, ax=axes, label="sequences of the sample (logarithmic)")
+    ends = np.array(boxes[0])
     for offset, style, words in ((summary["threshold"], "-", "threshold"), (0, ":", "r = 0")):
-        if np.isfinite(offset):
-            ends = np.array(boxes[0])
-            axes.plot(ends, ends + offset, color="black", linewidth=1.2, linestyle=style)
-            label_line(axes, offset, boxes, words)
+        axes.plot(ends, ends + offset, color="black", linewidth=1.2, linestyle=style, label=words)
     for row in sources:
         if row["source"] in shown and row["sequences"]:
             x, y = row["mean_teacher_loss"], row["mean_reference_loss"]
@@ -126,18 +106,8 @@ def density(pool: Pool, sources: list[dict], summary: dict, shown: dict[str, str
     style = {"fontsize": 11, "transform": axes.transAxes}
     axes.text(0.02, 0.97, "kept", ha="left", va="top", color=KEPT, **style)
     axes.text(0.98, 0.03, "dropped", ha="right", va="bottom", color=DROPPED, **style)
-    title = "mean of a source"
-    figure.legend(loc="outside lower center", ncols=4, fontsize=8, title=title, frameon=False)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return png(figure)
-
-
-def label_line(axes, offset: float, boxes: list[tuple[float, float]], words: str) -> None:
-    """Name the line reference = teacher + offset where it leaves the picture, if it is inside."""
-    (left, right), (bottom, top) = boxes
-    x = min(right, top - offset)
-    if left < x and x + offset > bottom:
-        style = {"ha": "right", "va": "top", "fontsize": 9}
-        axes.annotate(words, (x, x + offset), (-14, -4), textcoords="offset points", **style)
 
 
 def sweep(rows: list[dict], shown: dict[str, str]) -> bytes:
@@ -150,7 +120,7 @@ def sweep(rows: list[dict], shown: dict[str, str]) -> bytes:
     axes.stackplot(alphas, *values, labels=list(stacks), colors=tints)
     axes.set_xlim(alphas[0], alphas[-1])
     axes.set_ylim(0, 1)
-    axes.set_xticks(alphas)
+    axes.set_xticks(ALPHAS)
     axes.set_xlabel("alpha, the share that is kept (1.0: the whole pool)")
     axes.set_ylabel("share of what is kept")
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)

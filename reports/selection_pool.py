@@ -46,16 +46,21 @@ class Pool:
         source = np.concatenate([self.source_of(rows) for rows in pieces])
         drawn = {"r": np.asarray(r[self.sample]), "source": source[self.sample]}
         self.examples = {"row": self.example_rows, "source": source[self.example_rows]}
-        cell, shape = self._cells(level, source)
+        self.length_limits = length_limits(corpus.max_length)
+        shape = len(self.shares) + 1, len(self.names), len(self.length_limits)
         lengths = np.concatenate([shard.lengths for shard in corpus.shards])
-        del level, source
+        # The place of each row among the sums; step by step, for its memory.
+        cell = level.astype(np.int64)
+        cell *= shape[1]
+        cell += source
+        cell *= shape[2]
+        cell += np.searchsorted(self.length_limits, lengths)
 
         def add_up(values: np.ndarray | None = None) -> np.ndarray:
             return np.bincount(cell, values, np.prod(shape)).reshape(shape)
 
         # [levels, sources, length bins] each
         self.sums = {"sequences": add_up(), "tokens": add_up(lengths), "r": add_up(r)}
-        del lengths
         for role in ("teacher", "reference"):
             losses = -means(role)
             self.sums[role] = add_up(losses)
@@ -79,21 +84,6 @@ class Pool:
         if len(rows) > SAMPLE:
             rows = np.sort(np.random.default_rng(0).choice(rows, SAMPLE, replace=False))
         return rows[self.r[rows] == self.r[rows]]
-
-    def _cells(self, level: np.ndarray, source: np.ndarray) -> tuple[np.ndarray, tuple]:
-        """(the place of each row among the sums, [n]; the sums' shape)."""
-        self.length_limits = length_limits(self.corpus.max_length)
-        shape = len(self.shares) + 1, len(self.names), len(self.length_limits)
-        cell = level.astype(np.int64)
-        cell *= shape[1]
-        cell += source
-        cell *= shape[2]
-        start = 0
-        for shard in self.corpus.shards:
-            end = start + len(shard)
-            cell[start:end] += np.searchsorted(self.length_limits, shard.lengths)
-            start = end
-        return cell, shape
 
     def source_of(self, rows: np.ndarray) -> np.ndarray:
         """Number of each row's source, an index into names, [len(rows)] uint8."""

@@ -132,13 +132,12 @@ def draw(pool: Pool, summary: dict, tables: dict[str, list[dict]]) -> dict[str, 
         "keep_rate": plots.keep_rates(sources, "source", summary, "Share kept of each source"),
         "lengths": plots.keep_rates(lengths, "tokens_per_sequence", summary, by_length),
         "histogram": plots.histogram(pool, summary, shown),
-        "cumulative": plots.cumulative(pool, summary),
         "density": plots.density(pool, sources, summary, shown),
         "sweep": plots.sweep(tables["sweep"], shown),
     }
 
 
-def headlines(s: dict, sources: list[dict], lengths: list[dict]) -> list[str]:
+def headlines(s: dict, sources: list[dict]) -> list[str]:
     """What was selected and why, in sentences; s: the summary."""
     defined = s["sequences"]
     if not defined:
@@ -156,13 +155,6 @@ def headlines(s: dict, sources: list[dict], lengths: list[dict]) -> list[str]:
         f"{s['correlation_with_teacher']:+.2f}, with the reference's: "
         f"{s['correlation_with_reference']:+.2f} (from a sample of {s['drawn']:,} sequences).",
     ]
-    if len(lengths) > 1:
-        low, high = (f(lengths, key=lambda row: row["keep_rate"]) for f in (min, max))
-        found.append(
-            f"By length the keep rate goes from {percent(low['keep_rate'])} "
-            f"({low['tokens_per_sequence']} tokens) to {percent(high['keep_rate'])} "
-            f"({high['tokens_per_sequence']} tokens)."
-        )
     if s["without_r"]:
         found.append(
             f"{s['without_r']:,} sequences have no token that counts, so no r; they are never kept."
@@ -194,7 +186,7 @@ def page(
     """The whole page."""
     blocks = [
         Text(about, "from"),
-        Findings(headlines(summary, tables["sources"], tables["lengths"])),
+        Findings(headlines(summary, tables["sources"])),
         Text(ABOUT_R),
     ]
     if pictures:
@@ -207,36 +199,24 @@ def sections(
     summary: dict, tables: dict[str, list[dict]], pictures: dict[str, bytes]
 ) -> list[Heading | Picture | Table]:
     """What is kept by source, score, length and share."""
-    sweep = tables["sweep"]
-    alphas = [f"{row['alpha']:g}" for row in sweep]
-    shares = [
-        {"source": key.removeprefix("share ")}
-        | {alpha: row[key] for alpha, row in zip(alphas, sweep, strict=True)}
-        for key in sweep[0]
-        if key.startswith("share ")
-    ]
-    share_columns = [Column("source", "share at alpha ="), *(Column(a, a, percent) for a in alphas)]
-    drawn = f"From a sample of {summary['drawn']:,} sequences"
+    drawn = f"From a sample of {summary['drawn']:,} sequences, without 0.1 % at each end"
     return [
         Heading("By source"),
         Picture(pictures["keep_rate"], "Green: kept more than the average; red: less."),
         Table(tables["sources"], SOURCE_COLUMNS, "sources.csv"),
         Heading("The scores"),
         Picture(pictures["histogram"], f"Sequences by r; right of the line is kept. {drawn}."),
-        Picture(pictures["cumulative"], f"Share of the sequences below r. {drawn}."),
         Picture(
             pictures["density"],
             "Teacher's against reference's loss: above the black line is kept. On the dotted line "
-            f"both predict equally well; dots are the means of the sources. {drawn}; its outermost "
-            "0.1 % on each side are drawn at the edge.",
+            f"both predict equally well; dots are the means of the sources. {drawn}.",
         ),
         Heading("By length"),
         Picture(pictures["lengths"], "Full sequences have the greatest length that there is."),
         Table(tables["lengths"], LENGTH_COLUMNS, "lengths.csv"),
         Heading("If another share alpha were kept"),
-        Picture(pictures["sweep"], "The mixture of what is kept."),
-        Table(sweep, SWEEP_COLUMNS, "sweep.csv"),
-        Table(shares, share_columns, "sweep.csv"),
+        Picture(pictures["sweep"], "The mixture of what is kept.", "sweep.csv"),
+        Table(tables["sweep"], SWEEP_COLUMNS, "sweep.csv"),
     ]
 
 
