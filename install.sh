@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up everything in .venv; safe to run again.
+# Install the requirements into .venv; safe to run again.
 #   bash install.sh [requirements-dev.txt]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
@@ -17,7 +17,7 @@ if [[ ! -x .venv/bin/python ]] && ! "$python" -m venv .venv; then
   exit 4
 fi
 
-# What was installed is remembered by content, so that a second run takes no time.
+# A hash of the requirements is kept, so that a second run takes no time.
 wanted=$(cat requirements.txt "$requirements" | sha256sum | cut -d' ' -f1)
 stamp=.venv/installed-${requirements##*/}
 if [[ ! -f $stamp || $(< "$stamp") != "$wanted" ]]; then

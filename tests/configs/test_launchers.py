@@ -16,31 +16,32 @@ from tools import convert_tokenization, split_ref_data
 from tools.process_data import tokenize_pile
 
 GPUS = 8  # of the original's nodes; accumulation x micro-batch x GPUS is the global batch
-ROW = "micro_batch accumulation lr lr_min warmup total save_every".split()
+ROW = "micro_batch accumulation lr lr_min warmup_steps total_steps save_every".split()
 QWEN = {  # size: numbers in the order of ROW
     "200M": (8, 8, 6e-4, 6e-5, 2000, 100_000, 5000),
     "500M": (4, 16, 3e-4, 3e-5, 2000, 100_000, 5000),
     "1.2B": (4, 16, 2.5e-4, 2.5e-5, 2000, 100_000, 5000),
 }
 REFERENCE = (8, 8, 6e-4, 6e-5, 2000, 9500, 5000)
-LLAMA = (8, 8, 6e-4, 6e-5, 2000, 100_000, 5000)
-MAMBA = (16, 4, 2e-3, 1e-5, 10_000, 100_000, 5000)
 PILE = "processed_data/pretrain/pile"
 SELECTED = f"{PILE}-diff_samp-qwen_1.8B-qwen_104M-r0.5"
-TRAINING = [  # launcher, configuration, corpus, method, numbers
-    *(
-        (f"scripts/pretrain/qwen/{size}.sh", f"qwen/{size}", f"{PILE}/qwen-1025", "pretrain", row)
-        for size, row in QWEN.items()
-    ),
-    *(
-        (f"scripts/miniplm/pretraining/{name}.sh", name, f"{SELECTED}/{corpus}", "miniplm", row)
-        for name, corpus, row in (
-            *((f"qwen/{size}", "qwen-1025", row) for size, row in QWEN.items()),
-            ("llama3.1/212M", "qwen-llama3_1-1025", LLAMA),
-            ("mamba/130M", "qwen-mamba-1025", MAMBA),
-        )
-    ),
-]
+STUDENTS = {  # model: name of its corpus, numbers
+    **{f"qwen/{size}": ("qwen-1025", row) for size, row in QWEN.items()},
+    "llama3.1/212M": ("qwen-llama3_1-1025", (8, 8, 6e-4, 6e-5, 2000, 100_000, 5000)),
+    "mamba/130M": ("qwen-mamba-1025", (16, 4, 2e-3, 1e-5, 10_000, 100_000, 5000)),
+}
+METHODS = {  # folder of launchers: folder of results, the corpora's
+    "scripts/pretrain": ("results/pretrain", PILE),
+    "scripts/miniplm/pretraining": ("results/miniplm", SELECTED),
+}
+TRAINING = {  # launcher: model, corpus, SAVE, numbers
+    f"{folder}/{model}.sh": (model, f"{corpora}/{corpus}", f"{results}/{model}", numbers)
+    for folder, (results, corpora) in METHODS.items()
+    for model, (corpus, numbers) in STUDENTS.items()
+}
+TRAINING["scripts/pretrain/qwen/104M_ref.sh"] = (
+    *("qwen/104M_ref", f"{PILE}_ref/qwen-1025", "checkpoints/qwen/104M_ref", REFERENCE),
+)
 
 
 @pytest.fixture(scope="module")
@@ -72,53 +73,31 @@ def flags(command: list[str]) -> dict[str, str]:
     return {name[2:]: value for name, value in zip(command[2::2], command[3::2], strict=True)}
 
 
-def expected_flags(config: str, corpus: str, save: str, numbers: tuple) -> dict:
-    row = dict(zip(ROW, numbers, strict=True))
-    assert row["micro_batch"] * row["accumulation"] * GPUS == 512
-    return {
-        "model-config": f"configs/models/{config}.json",
-        "data-dir": corpus,
-        "save": save,
-        "global-batch": 512,
-        "micro-batch": row["micro_batch"],
-        "lr": row["lr"],
-        "lr-min": row["lr_min"],
-        "warmup-steps": row["warmup"],
-        "total-steps": row["total"],
-        "save-every": row["save_every"],
-    }
-
-
-def as_numbers(values: dict) -> dict:
-    return {
-        k: v if k in ("model-config", "data-dir", "save") else float(v) for k, v in values.items()
-    }
-
-
-@pytest.mark.parametrize("case", TRAINING, ids=[case[0] for case in TRAINING])
-def test_training_launchers_have_the_papers_numbers(case, echo):
-    launcher, config, corpus, method, numbers = case
+@pytest.mark.parametrize("launcher", TRAINING)
+def test_training_launchers_have_the_papers_numbers(launcher, echo):
+    model, corpus, save, numbers = TRAINING[launcher]
     command = words(echo, launcher, "/base")
     assert command[:2] == [str(CODE_ROOT / "pretrain/train.py"), "/base"]
-    expected = expected_flags(config, corpus, f"results/{method}/{config}", numbers)
-    if config == "mamba/130M":
-        expected |= {"weight-decay": 0.1, "beta2": 0.95}
-    assert as_numbers(flags(command)) == as_numbers(expected)
-    assert (CODE_ROOT / f"configs/models/{config}.json").exists()
+    row = dict(zip(ROW, numbers, strict=True))
+    assert row["micro_batch"] * row.pop("accumulation") * GPUS == 512
+    expected = {"global_batch": 512, **row}
+    if model == "mamba/130M":
+        expected |= {"weight_decay": 0.1, "beta2": 0.95}
+    passed = {name.replace("-", "_"): value for name, value in flags(command).items()}
+    paths = {name: passed.pop(name) for name in ("model_config", "data_dir", "save")}
+    assert {name: float(value) for name, value in passed.items()} == expected
+    config = f"configs/models/{model}.json"
+    assert paths == {"model_config": config, "data_dir": corpus, "save": save}
+    assert (CODE_ROOT / config).exists()
 
 
 def test_every_training_launcher_is_held():
-    folders = ("scripts/pretrain", "scripts/miniplm/pretraining")
-    found = {str(p.relative_to(CODE_ROOT)) for f in folders for p in (CODE_ROOT / f).rglob("*.sh")}
-    assert found == {case[0] for case in TRAINING} | {"scripts/pretrain/qwen/104M_ref.sh"}
-
-
-def test_the_reference_launcher(echo):
-    command = words(echo, "scripts/pretrain/qwen/104M_ref.sh", "/base")
-    expected = expected_flags(
-        "qwen/104M_ref", f"{PILE}_ref/qwen-1025", "checkpoints/qwen/104M_ref", REFERENCE
-    )
-    assert as_numbers(flags(command)) == as_numbers(expected)
+    found = {
+        str(path.relative_to(CODE_ROOT))
+        for path in (CODE_ROOT / "scripts").rglob("*.sh")
+        if "configs/recipes" in path.read_text()
+    }
+    assert found == set(TRAINING)
 
 
 def test_the_numbers_that_no_launcher_names():
@@ -129,10 +108,9 @@ def test_the_numbers_that_no_launcher_names():
 
 
 def test_the_numbers_of_programs_without_a_launcher():
-    settings, numbers = TrainSettings(), dict(zip(ROW, QWEN["200M"], strict=True))
-    assert (settings.micro_batch, settings.lr) == (numbers["micro_batch"], numbers["lr"])
-    assert (settings.lr_min, settings.warmup_steps) == (numbers["lr_min"], numbers["warmup"])
-    assert (settings.total_steps, settings.save_every) == (numbers["total"], numbers["save_every"])
+    settings, row = TrainSettings(), dict(zip(ROW, QWEN["200M"], strict=True))
+    del row["accumulation"]
+    assert {name: getattr(settings, name) for name in row} == row
     assert settings.global_batch == 512
     text = tokenize_pile.Settings()
     assert (text.max_length, text.shard_size, text.add_bos) == (1025, 1_000_000, False)
@@ -390,16 +368,29 @@ def test_names_with_spaces_and_other_letters_work(echo):
     assert corpus == selection.Settings(**names).output_folder()
 
 
+CONVERSION = "scripts/tools/convert_tokenization/convert_tokenization_qwen"
+TEXT = {"data_dir": "TEXT"}
 REACHED = {  # launcher: its program's settings, and the variables of other names
-    LAUNCHER: (TrainSettings, {}),
-    "scripts/miniplm/difference_sampling/1.8B.sh": (score_job.Settings, {"shards": "SCORE_SHARDS"}),
-    "scripts/tools/process_data/pile_qwen.sh": (tokenize_pile.Settings, {"data_dir": "TEXT"}),
-    "scripts/tools/convert_tokenization/convert_tokenization_qwen_mamba.sh": (
-        convert_tokenization.Settings,
-        {},
-    ),
+    **dict.fromkeys(TRAINING, (TrainSettings, {})),
+    **{
+        f"scripts/miniplm/difference_sampling/{model}.sh": (
+            *(score_job.Settings, {"shards": "SCORE_SHARDS"}),
+        )
+        for model in ("1.8B", "104M")
+    },
+    "scripts/tools/process_data/pile_qwen.sh": (tokenize_pile.Settings, TEXT),
+    "scripts/tools/process_data/dclm_qwen.sh": (tokenize_pile.Settings, TEXT),
+    f"{CONVERSION}_mamba.sh": (convert_tokenization.Settings, {}),
+    f"{CONVERSION}_llama3_1.sh": (convert_tokenization.Settings, {}),
     "scripts/eval/lm.sh": (lm.Settings, {}),
 }
+
+
+def test_the_settings_of_every_launcher_are_compared():
+    found = {str(p.relative_to(CODE_ROOT)) for p in (CODE_ROOT / "scripts").glob("*/**/*.sh")}
+    assert {name for name in found if "slurm" not in name and "experiments" not in name} == set(
+        REACHED
+    )
 
 
 @pytest.mark.parametrize("launcher", REACHED)
@@ -409,3 +400,21 @@ def test_every_setting_can_be_set_by_a_variable(echo, launcher):
     variables = {other_names.get(name, name.upper()): "7" for name in names}
     passed = flags(words(echo, launcher, "/b", **variables))
     assert {name.replace("_", "-"): "7" for name in names} == passed
+
+
+def test_every_setting_of_the_start_can_be_set_by_a_variable(echo):
+    """But for NPROC, which becomes --nproc."""
+    names = "LAUNCHER NNODES NODE_RANK MASTER_ADDR MASTER_PORT HOSTFILE GRACE DIST_TIMEOUT".split()
+    command = words(echo, LAUNCHER, "/b", **dict.fromkeys(names, "7"))
+    start = command[: command.index("pretrain/train.py")]
+    expected = {name.lower().replace("_", "-"): "7" for name in names}
+    assert flags(["", *start]) == {"nproc": "1", **expected}
+
+
+def test_a_method_adds_the_variables_of_its_objective(tmp_path, echo):
+    """As flags behind those of train.py."""
+    (tmp_path / "launcher.sh").write_text(
+        f'source "{CODE_ROOT}/scripts/common.sh" "$@"\ntrain TEACHER_PATH KD_RATIO\n'
+    )
+    command = words(echo, str(tmp_path / "launcher.sh"), "/b", TEACHER_PATH="a b", KD_RATIO="0.5")
+    assert command[-4:] == ["--teacher-path", "a b", "--kd-ratio", "0.5"]
