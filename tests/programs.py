@@ -1,13 +1,15 @@
 """Programs as real processes that start quickly: forked from a server that has torch loaded.
 
 A program's main() runs as from its command line, with its own exit code, output and environment;
-it can be killed like any other. What must start from the launcher itself uses make.run.
+it can be killed like any other. What must start from the launcher itself uses make.run. A program
+given as a file's path runs whole, as by `python3 PATH`.
 """
 
 import functools
 import multiprocessing
 import os
 import random
+import runpy
 import shutil
 import signal
 import sys
@@ -16,6 +18,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from cluster import worker
+from data_utils.program import CODE_ROOT
 from tests import make
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -81,7 +85,7 @@ class Program:
 
 
 def start(folder: Path, module: str, *arguments: object, **environment: object) -> Program:
-    """Start module's main() with these arguments; its output goes to new files in folder."""
+    """Start module's main(), or a file, with these arguments; output goes to files in folder."""
     number = len(list(folder.glob("program_*.out")))
     output_file = folder / f"program_{number}.out"
     for path in (output_file, output_file.with_suffix(".err")):
@@ -188,6 +192,16 @@ def _main(module: str, arguments: list[str], environment: dict, output_file: Pat
         setattr(sys, name, os.fdopen(stream, "w", buffering=1, closefd=False))
     os.environ.update({name: str(value) for name, value in environment.items()})
     sys.argv = [module, *arguments]
-    from cluster.worker import run
+    if module.endswith(".py"):
+        _run_file(module)
+    else:
+        worker.run(import_module(module).main)
 
-    run(import_module(module).main)
+
+def _run_file(path: str) -> None:
+    """As Python would: nothing of the project is loaded or found but beside the file."""
+    sys.path[:] = [str(Path(path).parent), *(p for p in sys.path if Path(p) != CODE_ROOT)]
+    rooms = {entry.name for entry in CODE_ROOT.iterdir()}
+    for name in [name for name in sys.modules if name.split(".")[0] in rooms]:
+        del sys.modules[name]
+    runpy.run_path(path, run_name="__main__")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from data_utils.program import CODE_ROOT
+from tests import programs
 
 FILES = [
     path
@@ -53,12 +54,13 @@ def name(path: Path) -> str:
 
 
 @pytest.mark.parametrize("program", [p for p in PROGRAMS if "figures" not in name(p)], ids=name)
-def test_every_program_renders_its_help_from_another_folder(program, tmp_path):
-    shown = subprocess.run(
-        [sys.executable, program, "--help"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert shown.returncode == 0 and "usage:" in shown.stdout, shown.stderr
-    assert list(tmp_path.iterdir()) == []
+def test_every_program_renders_its_help_from_another_folder(program, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    shown = programs.call(tmp_path, str(program), "--help")
+    assert shown.code == 0 and "usage:" in shown.output, shown.errors
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_a_python_without_the_packages_is_told_what_to_do(tmp_path):

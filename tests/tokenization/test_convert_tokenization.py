@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cluster.failure_record import alive
+from cluster.place import alive
 from data_utils import artefact, artefact_writer
 from data_utils.artefact_writer import Output, describe
 from data_utils.corpus import Corpus

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import zstandard
 
-from cluster.failure_record import alive
+from cluster.place import alive
 from data_utils import artefact_writer, shards
 from data_utils.artefact_writer import Output
 from reports import corpus_page
