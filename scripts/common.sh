@@ -1,4 +1,3 @@
-# shellcheck shell=bash
 # What all launchers share. A launcher sources this file with its own arguments, sets its variables
 # and calls `launch PROGRAM VARIABLE ...` or a function that does: the variables become flags, and
 # the user's own flags come last.
@@ -12,15 +11,9 @@ if (($# > 0)) && [[ $1 != -* ]]; then
 fi
 USER_FLAGS=("$@")
 
-if [[ -z ${PYTHON:-} ]]; then
-  if [[ -n ${VIRTUAL_ENV:-} ]]; then
-    PYTHON=$VIRTUAL_ENV/bin/python
-  elif [[ -x $CODE/.venv/bin/python ]]; then
-    PYTHON=$CODE/.venv/bin/python
-  else
-    PYTHON=python3
-  fi
-fi
+PYTHON=${PYTHON:-${VIRTUAL_ENV:+$VIRTUAL_ENV/bin/python}}
+if [[ -z $PYTHON && -x $CODE/.venv/bin/python ]]; then PYTHON=$CODE/.venv/bin/python; fi
+PYTHON=${PYTHON:-python3}
 
 # Parts of the folders' names.
 DATA_NAME=${DATA_NAME:-pile}

@@ -1,4 +1,3 @@
-# shellcheck shell=bash
 # The stages of a pipeline, run in order; one that is done is skipped, so that a run resumes where it
 # stopped. Sourced by scripts that set CODE, BASE (an absolute path) and TOTAL (number of stages).
 STAGES=$BASE/stages.tsv

@@ -1,4 +1,3 @@
-# shellcheck shell=bash
 # What all students of the paper share (arXiv 2410.17215; 8 GPUs). The recipes of this folder source
 # it last: a value that the user, the method's launcher or the recipe has set stays.
 GLOBAL_BATCH=${GLOBAL_BATCH:-512}

@@ -1,4 +1,4 @@
-"""The launchers' numbers, and how a launcher makes flags of variables."""
+"""The launchers' numbers, and how a launcher turns variables into flags."""
 
 import dataclasses
 import os
@@ -97,7 +97,7 @@ LAUNCHER = "scripts/pretrain/qwen/200M.sh"
 
 @pytest.fixture(scope="module")
 def echo(tmp_path_factory) -> Path:
-    """A stand-in for Python that prints its arguments, one a line."""
+    """A stand-in for Python that prints its arguments, one per line."""
     path = tmp_path_factory.mktemp("bin dir") / "python"
     path.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
     path.chmod(0o755)
@@ -261,7 +261,7 @@ def test_processes_are_the_gpus_that_torch_sees(variables, expected, counting):
 
 
 def test_gpus_that_cannot_be_counted(counting):
-    """Never one process in silence on a machine of several."""
+    """It never starts just one process without saying so."""
     path = f"{counting}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", CODE_ROOT / LAUNCHER, "/b"],

@@ -1,4 +1,3 @@
-# shellcheck shell=bash
 MODEL_CONFIG=${MODEL_CONFIG:-configs/models/llama3.1/212M.json}
 MICRO_BATCH=${MICRO_BATCH:-8}
 LR=${LR:-6e-4}

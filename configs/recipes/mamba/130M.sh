@@ -1,4 +1,3 @@
-# shellcheck shell=bash
 MODEL_CONFIG=${MODEL_CONFIG:-configs/models/mamba/130M.json}
 MICRO_BATCH=${MICRO_BATCH:-16}
 LR=${LR:-2e-3}

@@ -1,4 +1,3 @@
-# shellcheck shell=bash
 MODEL_CONFIG=${MODEL_CONFIG:-configs/models/qwen/1.2B.json}
 MICRO_BATCH=${MICRO_BATCH:-4}
 LR=${LR:-2.5e-4}

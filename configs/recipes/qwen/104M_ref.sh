@@ -1,4 +1,3 @@
-# shellcheck shell=bash
 # The reference: LR is the paper's; it does not give the other numbers, which are ours.
 MODEL_CONFIG=${MODEL_CONFIG:-configs/models/qwen/104M_ref.json}
 MICRO_BATCH=${MICRO_BATCH:-8}

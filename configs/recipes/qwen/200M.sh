@@ -1,4 +1,3 @@
-# shellcheck shell=bash
 MODEL_CONFIG=${MODEL_CONFIG:-configs/models/qwen/200M.json}
 MICRO_BATCH=${MICRO_BATCH:-8}
 LR=${LR:-6e-4}
