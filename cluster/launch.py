@@ -79,9 +79,7 @@ def main() -> None:
             raise workers_end(record, options, code)
     finally:
         beside(record, "alive").unlink(missing_ok=True)
-        del os.environ[
-            "RUN_RECORD"
-        ]  # it is for the workers; this process prints what it has to say
+        del os.environ["RUN_RECORD"]  # the workers' only: this process prints its own errors
         if options.nnodes == 1:
             record.unlink(missing_ok=True)
 
