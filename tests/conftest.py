@@ -45,9 +45,3 @@ def trained_by_two(tmp_path_factory) -> Path:
     """The folder of a run of two processes that nothing happened to."""
     build = functools.partial(worlds.train_undisturbed, processes=2)
     return worlds.shared(tmp_path_factory, "trained by two", build) / "run"
-
-
-@pytest.fixture(scope="session")
-def scored_world(tmp_path_factory) -> Path:
-    """A BASE_PATH with a corpus, two models and their scores (worlds.make_scores)."""
-    return worlds.shared(tmp_path_factory, "scored world", worlds.make_scores)

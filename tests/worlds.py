@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import make, programs
+from tests import programs
 from tests.pretrain import runs
 
 
@@ -41,16 +41,3 @@ def train_undisturbed(base: Path, processes: int) -> None:
     words = ["--nproc", processes, "pretrain/train.py", base, *runs.flags(SAVE="run")]
     run = programs.call(base, "cluster.launch", *words)
     assert run.code == 0, run.errors
-
-
-def make_scores(base: Path) -> None:
-    """base/scores/{T,R}: scores of base/corpus, 42 rows, by a teacher and a reference model.
-
-    Rows 3 and 5 have no counted position. The corpus is that of runs.make_base.
-    """
-    runs.make_base(base)
-    for seed, model in enumerate("TR"):
-        make.save_model(base / model, make.qwen_config(runs.VOCAB), seed, base / "tokenizer")
-        words = ["--model-path", model, "--data-dir", "corpus", "--save", f"scores/{model}"]
-        run = programs.call(base, "miniplm.score", base, *words)
-        assert run.code == 0, run.errors
