@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cluster.failure_record import local_rank
+from cluster.place import local_rank
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from data_utils.tokenizer import (

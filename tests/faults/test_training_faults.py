@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.failure_record import alive
+from cluster.place import alive
 from data_utils import artefact
 from pretrain import checkpoints
 from tests import make
