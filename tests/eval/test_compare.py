@@ -125,7 +125,7 @@ def test_the_program_prints_and_writes_all_of_it(base):
     lengths = Corpus(base / "corpus").lengths(np.arange(ROWS))
     assert student["unique_tokens"] == lengths.sum()  # more than one epoch: the whole corpus
     page = (base / "out/report.html").read_text()
-    planted = "A was 50.0 % of the scored sequences; 0.0 % of it is kept"
+    planted = "50.0 % of the scored sequences were planted (A): 0.0 % of these are kept"
     for words in ("student is ahead of control by", "a real student", "1 min 27 s", planted):
         assert words in result.stdout and words in page, words
     assert "100.0 %" in result.stdout  # source B is kept whole
