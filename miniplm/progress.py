@@ -10,7 +10,7 @@ import time
 
 from tqdm import tqdm
 
-from cluster.failure_record import local_rank
+from cluster.place import local_rank
 from data_utils.blocks import HEARTBEAT, Blocks
 
 

@@ -27,7 +27,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from cluster.failure_record import STOP_SIGNALS, die_with_launcher, launched, local_rank
+from cluster.place import STOP_SIGNALS, die_with_launcher, launched, local_rank
 from cluster.worker import run
 from data_utils import artefact
 from data_utils.artefact_writer import lock

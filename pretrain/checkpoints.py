@@ -13,18 +13,17 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
 
 from cluster.processes import barrier
 from data_utils import artefact, atomic_files
-from data_utils.artefact_writer import Output
 from data_utils.errors import ArtefactError, EnvironmentFault, from_os_error
 from data_utils.tokenizer import FILES as TOKENIZER_FILES
 from pretrain.models import count_parameters, descriptions
-from pretrain.prepare import Run
+from pretrain.prepare import Run, checkpoint_bytes
 
 STATE, DEEPSPEED = "trainer_state.json", "deepspeed"
 OBJECTIVE = f"{DEEPSPEED}/objective.safetensors"  # so it goes where and when the other states do
@@ -46,13 +45,14 @@ def step_folder(save: Path, step: int) -> Path:
     return save / f"step_{step:06d}"
 
 
-def require_space(folder: Path, size: int) -> None:
-    """EnvironmentFault if a checkpoint of this size, in bytes, does not fit on folder's disk."""
-    free = shutil.disk_usage(folder).free
-    if free < size:
+def require_space(run: Run, steps: int = 1) -> None:
+    """EnvironmentFault if steps are left to be taken and there is no space for a checkpoint."""
+    size = checkpoint_bytes(run.engine.student, run.settings.precision)
+    free = shutil.disk_usage(run.output.folder).free
+    if steps and free < size:
         raise EnvironmentFault(
             "no space left for a checkpoint",
-            where=folder,
+            where=run.output.folder,
             expected=f"{size / 1e6:,.1f} MB",
             found=f"{free / 1e6:,.1f} MB",
             fix="free some space, then run the same command again: nothing finished is lost",
@@ -76,7 +76,8 @@ def save_checkpoint(run: Run, state: TrainState) -> None:
             write_states(run, state, temporary)
             sync_tree(temporary)
             files = [str(p.relative_to(temporary)) for p in temporary.rglob("*") if p.is_file()]
-            step_output(run.output, temporary).finish(files, counts=counts(run, state))
+            step = replace(run.output, folder=temporary, allowed=None, changes=[])
+            step.finish(files, counts=counts(run, state))
     if processes.first:
         shutil.rmtree(final, ignore_errors=True)
         os.rename(temporary, final)
@@ -126,11 +127,6 @@ def write_failure(error: Exception, folder: Path) -> EnvironmentFault | None:
     return None
 
 
-def step_output(output: Output, folder: Path) -> Output:
-    """The run's output description for one of its step folders (paths are relative to it)."""
-    return Output(folder, "model", output.program, output.content, output.settings, output.inputs)
-
-
 def write_model(
     model: torch.nn.Module, weights: dict, folder: Path, tokenizer_folder: Path | None
 ) -> None:
@@ -155,7 +151,7 @@ def write_model(
 
 
 def write_states(run: Run, state: TrainState, folder: Path) -> None:
-    """Write the trainer's and the objective's state beside DeepSpeed's."""
+    """Write the trainer's and the objective's state."""
     from safetensors.torch import save_file
 
     layout = {"world": run.processes.world, "zero_stage": run.settings.zero_stage}

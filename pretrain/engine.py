@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cluster.failure_record import PLACE, local_rank
-from cluster.processes import Processes
+from cluster.place import PLACE, local_rank
 from data_utils.errors import ArtefactError
 from data_utils.program import CODE_ROOT
-from pretrain.objective import Batch
+from pretrain.objective import Batch, Context
+from pretrain.settings import BatchPlan, TrainSettings
 
 Loss = Callable[[Batch], tuple[torch.Tensor, dict[str, torch.Tensor]]]  # Objective.loss
 
@@ -40,9 +40,7 @@ class Student(nn.Module):
 class Engine:
     """A student under DeepSpeed's optimiser: micro_step for each micro-batch, then update."""
 
-    def __init__(
-        self, student: nn.Module, loss: Loss, processes: Processes, config: dict, adam: dict
-    ) -> None:
+    def __init__(self, student: nn.Module, loss: Loss, context: Context, converted: bool) -> None:
         choose_accelerator()
         import deepspeed
         from deepspeed import ops
@@ -53,16 +51,21 @@ class Engine:
             # Its shared-memory collectives would be compiled at the first start (DeepSpeed 0.19).
             ops.__compatible_ops__["deepspeed_shm_comm"] = False
         os.environ["LOCAL_RANK"] = str(local_rank())  # DeepSpeed insists, even for one process
-        self.student = student.to(processes.device)
+        self.student, settings = student.to(context.processes.device), context.settings
         optimizer = torch.optim.AdamW(
-            parameter_groups(student), **adam, fused=processes.device.type == "cuda"
+            parameter_groups(student),
+            lr=settings.lr,
+            betas=(0.9, settings.beta2),
+            eps=1e-6,
+            weight_decay=settings.weight_decay,
+            fused=context.processes.device.type == "cuda",
         )
         quiet = contextlib.redirect_stdout(io.StringIO())
-        with processes.together("the start of DeepSpeed"), quiet:
+        with context.processes.together("the start of DeepSpeed"), quiet:
             self.engine, *_ = deepspeed.initialize(
                 model=Student(student, loss),
                 optimizer=optimizer,
-                config=config,
+                config=deepspeed_config(settings, context.plan, converted),
                 dist_init_required=False,
             )
 
@@ -108,14 +111,12 @@ class Engine:
 
         Half precision trains fp32 master weights that ZeRO spreads over the ranks: gather those.
         """
-        model = self.student
-        if all(p.dtype == torch.float32 for p in model.parameters()):
-            return {name: t.detach().cpu() for name, t in model.state_dict().items()}
         from deepspeed.utils import safe_get_full_fp32_param
 
-        weights = {name: t.detach().cpu() for name, t in model.state_dict().items()}
-        for name, parameter in model.named_parameters(remove_duplicate=False):
-            weights[name] = safe_get_full_fp32_param(parameter).cpu()
+        weights = {name: t.detach().cpu() for name, t in self.student.state_dict().items()}
+        for name, parameter in self.student.named_parameters(remove_duplicate=False):
+            if parameter.dtype != torch.float32:
+                weights[name] = safe_get_full_fp32_param(parameter).cpu()
         return weights
 
     def save_state(self, folder: Path) -> None:
@@ -194,29 +195,22 @@ def convert_state(folder: Path, target: Path) -> None:
         )
 
 
-def deepspeed_config(
-    zero_stage: int,
-    precision: str,
-    micro_batch: int,
-    accumulation: int,
-    clip: float,
-    converted: bool,
-) -> dict:
+def deepspeed_config(settings: TrainSettings, plan: BatchPlan, converted: bool) -> dict:
     """DeepSpeed's JSON configuration, without an optimiser: that is ours.
 
     converted: the states to be loaded are those of convert_state.
     """
     config = {
-        "train_micro_batch_size_per_gpu": micro_batch,
-        "gradient_accumulation_steps": accumulation,
-        "gradient_clipping": clip,
+        "train_micro_batch_size_per_gpu": plan.micro_batch,
+        "gradient_accumulation_steps": plan.accumulation,
+        "gradient_clipping": settings.clip,
         # DeepSpeed's default of 5e8 elements takes 1 GB in half precision, however small the model.
-        "zero_optimization": {"stage": zero_stage, "reduce_bucket_size": 50_000_000},
+        "zero_optimization": {"stage": settings.zero_stage, "reduce_bucket_size": 50_000_000},
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**12,
         "checkpoint": {"load_universal": converted},
     }
-    if precision == "fp16":
+    if settings.precision == "fp16":
         config["fp16"] = {
             "enabled": True,
             "loss_scale": 0,
@@ -225,6 +219,6 @@ def deepspeed_config(
             "hysteresis": 4,
             "min_loss_scale": 1,
         }
-    if precision == "bf16":
+    if settings.precision == "bf16":
         config["bf16"] = {"enabled": True, "check_grad_overflow": True}
     return config

@@ -65,7 +65,7 @@ def exact_type(dtype: torch.dtype) -> torch.dtype:
 
 
 def chunk_memory(rows: int, count: int, head: torch.Tensor) -> torch.Tensor:
-    """The logits of all chunks on a CPU: new memory from the system costs more than softmax."""
+    """Memory for the chunks' logits on a CPU: getting it anew would cost more than softmax."""
     size = 0 if head.is_cuda else min(rows, count)
     return torch.empty(size, head.shape[0], dtype=exact_type(head.dtype), device=head.device)
 
@@ -140,8 +140,8 @@ class _HeadLoss(torch.autograd.Function):
         want_hidden, want_head = ctx.needs_input_grad[:2]
         grad_hidden = hidden.new_zeros(hidden.shape, dtype=exact) if want_hidden else None
         grad_head = head.new_zeros(head.shape, dtype=exact) if want_head else None
-        # Weights near 1e-4 would push products below fp16's range: the rows enter the product
-        # with weights relative to the largest, which is put back in fp32.
+        # Weights near 1e-4 would push products below fp16's range: the product takes weights
+        # relative to the largest, which is multiplied back in fp32.
         largest = weights.max()
         room = FP16_ROOM if hidden.dtype == torch.float16 else 1.0
         wanted = room if want_hidden or want_head else None

@@ -47,11 +47,7 @@ class Objective:
     def inputs(
         cls, settings: TrainSettings, base: Path, corpus: Corpus
     ) -> dict[str, tuple[Path, dict]]:
-        """Its further inputs, checked: name to (folder, identity), e.g. {"teacher": ...}.
-
-        Called before any process starts; raises a user's errors. A run has the same inputs to its
-        end.
-        """
+        """Further inputs, checked before processes start: name to (folder, identity)."""
         return {}
 
     def __init__(self, student: nn.Module, context: Context) -> None:
@@ -59,38 +55,33 @@ class Objective:
         self.student, self.context = student, context
 
     def columns(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """More of these corpus rows [N] for the batch, name to [N, ...]; in the reader's thread."""
+        """More of these corpus rows [N] for the batch: name to [N, ...]; in the reader's thread."""
         return {}
 
     def begin_step(self, step: int, batch: Batch) -> Batch:
-        """The batch of step `step` (from 1), with whatever loss() needs besides; no gradients.
+        """The batch of step `step` (from 1) with whatever else loss() needs, without gradients.
 
-        All ranks call it before the micro-batches, each with its own rows. Steps that SKIP_STEPS
-        leaves out are not begun. Random numbers come from generator().
+        All ranks call it before the micro-batches, but not for a step that SKIP_STEPS leaves out.
         """
         return batch
 
     def loss(self, micro: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """The loss of a micro-batch and named figures, all scalars, the same names each time.
 
-        The step's loss is the mean of those of its plan.parts micro-batches, on all ranks: each
-        adds its loss / plan.parts. What is normalised over the whole step, by a count from
-        begin_step, is therefore returned times plan.parts. Figures are averaged likewise.
+        Each adds 1 / plan.parts of itself to the step's. So what is normalised over the whole step,
+        by a count from begin_step, is returned times plan.parts.
         """
         raise NotImplementedError
 
     def flops(self, tokens: float, mean_length: float) -> float:
-        """FLOPs of a step on so many tokens, in rows of this mean length: all models' for MFU.
+        """FLOPs of all models for so many tokens, in rows of this mean length, for MFU.
 
-        Here the student's: forward once, backward twice; recomputed activations do not count.
+        The student's: once forward, twice backward; recomputed activations do not count.
         """
         return 3 * forward_flops(self.student, mean_length) * tokens
 
     def state(self) -> Batch:
-        """What a checkpoint must keep: global tensors, equal on all ranks, whose number may change.
-
-        The engine saves no random state: see generator().
-        """
+        """What a checkpoint must keep: tensors equal on all ranks, for any number of ranks."""
         return {}
 
     def load_state(self, state: Batch) -> None:
@@ -98,7 +89,7 @@ class Objective:
 
 
 def generator(seed: int, step: int, sample: int) -> torch.Generator:
-    """Random numbers (on the CPU) of a sample of a step: on any rank, among any number, the same.
+    """Random numbers (on the CPU) of a sample of a step, whatever the rank; nothing to save.
 
     sample: e.g. its place in the global batch.
     """

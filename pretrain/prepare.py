@@ -110,13 +110,13 @@ def begin(run: Prepared) -> bool:
     return bool(all_sum([done], run.processes)[0])
 
 
-def checkpoint_bytes(parameters: int, precision: str) -> int:
-    """The size of a checkpoint of so many parameters, without its small files.
+def checkpoint_bytes(model: torch.nn.Module, precision: str) -> int:
+    """The size of a checkpoint of this model, without small files and an objective's state.
 
     The model's weights in fp32, DeepSpeed's as they are trained, and the optimiser's three fp32
     numbers per parameter: master weight and both moments.
     """
-    return parameters * (4 + (4 if precision == "fp32" else 2) + 12)
+    return count_parameters(model) * (4 + (4 if precision == "fp32" else 2) + 12)
 
 
 def announce(run: Prepared, model: torch.nn.Module) -> None:
@@ -124,7 +124,7 @@ def announce(run: Prepared, model: torch.nn.Module) -> None:
     s, n, plan, rows = run.settings, count_parameters(model), run.plan, len(run.corpus)
     for change in run.output.changes:
         print("CHANGED {name} from {from} to {to} at {time}".format(**change))
-    gigabytes = checkpoint_bytes(n, s.precision) / 1e9
+    gigabytes = checkpoint_bytes(model, s.precision) / 1e9
     print(
         f"{type(model).__name__}, {n:,} parameters, {s.precision} on {plan.world} x "
         f"{run.processes.device.type}, ZeRO {s.zero_stage}\n"

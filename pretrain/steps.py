@@ -7,7 +7,7 @@ from typing import NoReturn
 import numpy as np
 import torch
 
-from cluster.failure_record import STOP_SIGNALS
+from cluster.place import STOP_SIGNALS
 from cluster.processes import StopSignal, all_sum, barrier, peak_memory
 from data_utils import atomic_files
 from data_utils.errors import InputError

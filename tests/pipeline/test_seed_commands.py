@@ -61,7 +61,7 @@ def commands(base) -> None:
 
 
 def check(base) -> None:
-    """What must lie where, and that it belongs together."""
+    """Everything is in its place and belongs together."""
     refined = "pile-diff_samp-qwen_1.8B-qwen_104M-r0.5/qwen-1025"
     corpus = Corpus(base / "processed_data/pretrain" / refined)
     assert len(corpus) == 20 and corpus.max_length == 1025

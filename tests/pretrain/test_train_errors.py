@@ -134,7 +134,7 @@ def test_a_loss_that_is_no_number_stops_before_the_update(base, processes):
 
 
 def test_what_may_change_and_what_needs_allow_change(base):
-    """LR is refused with both values shown; ALLOW_CHANGE=lr goes on with it and records it."""
+    """LR is refused with both values shown; ALLOW_CHANGE=lr continues with it and records it."""
     assert train(base, 1, save="changing", stop_step=1).code == 0
     refused = train(base, 1, save="changing", lr=5e-4, seed=11)
     one_message(refused, 2, "another lr, seed", "lr 0.0006", "lr 0.0005", "ALLOW_CHANGE=lr,seed")
