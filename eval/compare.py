@@ -36,11 +36,11 @@ RESULTS = "results/eval/lm"
 EVALUATE = "run scripts/eval/lm.sh BASE_PATH --model-path MODEL --ckpt-name NAME"
 TRAIN = "give the folder of a finished run of pretrain/train.py"
 CAVEATS = (
-    "Losses are in nats per token, means over the held-out sequences; a negative difference is "
-    "better than the control. The interval covers the choice of these sequences, not the seeds: "
-    "another seed or data order would move the losses too. Short runs show that every stage works "
-    "and what is selected, not what selection is worth for a real student. Where noise was "
-    "planted, the difference includes what leaving it out is worth."
+    "Losses are in nats per token, means over them; a negative difference is better than "
+    "the control. The interval covers the choice of the sequences, not the seeds: another seed or "
+    "data order would move the losses too. Short runs show that every stage works and what is "
+    "selected, not what selection is worth for a real student. Where noise was planted, the "
+    "difference includes what leaving it out is worth."
 )
 STUDENTS = (
     Column("student", "student"),
@@ -102,11 +102,12 @@ class Run:
 def main() -> None:
     settings = parse(Settings, positional="base_path")
     base = base_folder(settings.base_path)
-    runs = read_runs(base, settings.folders)
+    *students, control = runs = read_runs(base, settings.folders)
+    held_out = f"{len(control.losses):,} held-out sequences of {control.result['corpus']['path']}."
     blocks = [
-        Findings([finding for run in runs[:-1] for finding in findings(run, runs[-1])]),
-        Table([row(run, runs[-1]) for run in runs], STUDENTS),
-        Text(CAVEATS, "note"),
+        Findings([finding for run in students for finding in findings(run, control)]),
+        Table([row(run, control) for run in runs], STUDENTS),
+        Text(f"{held_out} {CAVEATS}", "note"),
     ]
     if settings.scores:
         store = under(base, settings.scores)

@@ -68,11 +68,12 @@ def main() -> None:
     rates = keep_rates(base, "planted")
     gains = [gain_row(base, share, settings.seeds) for share in settings.shares]
     png = draw_gains(gains)
-    columns = [Column(n, n.replace("_", " "), signed) for n in gains[0]]
+    shown = {"noise": percent, "better_loss": decimal, "random_loss": decimal}
+    columns = [Column(n, n.replace("_", " "), shown.get(n, signed)) for n in gains[0]]
     blocks = [
         Findings([*keep_findings(rates), *map(gain_finding, gains)]),
         Picture(png, CAPTION, "gain.csv"),
-        Table(gains, [Column("noise", "noise", percent), *columns[1:]], "gain.csv"),
+        Table(gains, columns, "gain.csv"),
         Table(rates, KEEP_RATES, "keep_rates.csv"),
     ]
     page = Page("Planted noise: what selection keeps, and what students gain", blocks)
