@@ -1,7 +1,7 @@
 """Output folders of stages: one writer, begun with its settings, finished by the manifest.
 
-What a folder was begun with stands in settings.json; a stage that can go on inside one keeps a
-record of its progress beside it, progress.*, which goes when the artefact is finished.
+settings.json says what a folder was begun with; a stage that can resume inside one keeps a record
+of its progress beside it, progress.*, which goes when the artefact is finished.
 """
 
 import contextlib
@@ -9,27 +9,29 @@ import errno
 import fcntl
 import json
 import os
+import platform
 import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from data_utils.artefact import (
     FORMAT,
     LOCK,
-    MANIFEST,
     SETTINGS,
+    Manifest,
+    check_file,
     check_files,
-    fingerprint,
     read_manifest,
 )
 from data_utils.atomic_files import ELSEWHERE, UNSUPPORTED, remove_leftovers, sha256, write_json
 from data_utils.errors import ArtefactError, EnvironmentFault, InputError
-from data_utils.versions import versions
 
 PROGRESS = "progress.json"
+PACKAGES = ("torch", "transformers", "deepspeed", "tokenizers", "numpy")  # may change a result
 
 
 @contextlib.contextmanager
@@ -86,8 +88,8 @@ class Output:
     allowed: frozenset[str] | None = None
     changes: list[dict] = field(default_factory=list)
 
-    def make(self, work: Callable[[], None]) -> dict:
-        """Do the work, which ends with finish(), unless that was done before; the manifest."""
+    def make(self, work: Callable[[], None]) -> Manifest:
+        """Do the work, which ends with finish(), unless that was done before."""
         with lock(self.folder):
             if self.begin().done:
                 print(f"{self.folder} is there already")
@@ -99,8 +101,8 @@ class Output:
         """Make the folder ready, or find that it is done; what others made is never touched."""
         manifest = read_manifest(self.folder)
         if manifest is not None:
-            self._refuse(self._differences(manifest["content"], manifest["inputs"]), done=True)
-            check_files(self.folder, manifest, remedy(self.folder), contents=False)
+            self._refuse(self._differences(manifest.content, manifest.inputs), done=True)
+            check_files(manifest, remedy(self.folder), contents=False)
             self._end()
             return self
         former = read_settings(self.folder)
@@ -125,26 +127,26 @@ class Output:
         counts: dict,
         report: dict | None = None,
         linked: dict[str, dict] | None = None,
-    ) -> dict:
+    ) -> Manifest:
         """Write the manifest over the named files; from here on the artefact is finished.
 
+        counts: what programs read later. report: for people only; no program acts on it.
         linked: entries of files that are another artefact's own, whose manifest has their checksum.
         """
         remove_leftovers(self.folder)
-        manifest = {
-            "kind": self.kind,
-            "format": FORMAT,
-            "content": self.content,
-            "counts": counts,
-            "inputs": self.entries(),
-            "files": [
-                (linked or {}).get(name) or describe(self.folder, name) for name in sorted(files)
-            ],
-            "report": report or {},
-            "made_by": self._made_by(),
-        }
-        manifest = {"fingerprint": fingerprint(manifest), **manifest}
-        write_json(self.folder / MANIFEST, manifest)
+        taken = linked or {}
+        manifest = Manifest(
+            folder=self.folder,
+            kind=self.kind,
+            format=FORMAT,
+            content=self.content,
+            counts=counts,
+            inputs=self.entries(),
+            files=[taken.get(name) or describe(self.folder, name) for name in sorted(files)],
+            report=report or {},
+            made_by=self._made_by(),
+        )
+        manifest.write()
         self._end()
         return manifest
 
@@ -210,6 +212,15 @@ class Output:
             fix=f"use the former {' and '.join(names)}, {allow}another output folder, "
             "or remove this one",
         )
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that can change a result."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _now() -> str:
@@ -278,6 +289,6 @@ def remedy(folder: Path) -> str:
 
 def check_finished(folder: Path, sizes: dict[str, int]) -> None:
     """Files that an unfinished artefact counts as finished must be there with these sizes."""
-    files = [{"name": name, "size": size} for name, size in sizes.items()]
-    unfinished = {"kind": "unfinished artefact", "files": files}
-    check_files(folder, unfinished, remedy(folder), contents=False)
+    for name, size in sizes.items():
+        entry = {"name": name, "size": size}
+        check_file(folder, entry, "unfinished artefact", remedy(folder), contents=False)

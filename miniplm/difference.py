@@ -64,6 +64,7 @@ def main() -> None:
         {
             "teacher": (teacher.folder, teacher.identity),
             "reference": (reference.folder, reference.identity),
+            "corpus": (corpus.folder, corpus.identity),
         },
     )
     output.make(lambda: join(teacher, reference, corpus, output, order_known))
@@ -76,14 +77,14 @@ def open_scores(folder: Path, launcher: str) -> Scores:
         "manifest.json and the damaged block: it scores what is missing"
     )
     store = Scores(folder, fix)
-    artefact.check_files(folder, store.manifest, fix, contents=True)
+    artefact.check_files(store.manifest, fix, contents=True)
     return store
 
 
 def check_pair(teacher: Scores, reference: Scores) -> None:
     """Two stores belong together if they score the same shards of the same corpus."""
     for what, a, b in (
-        ("corpora", *(s.manifest["inputs"]["corpus"]["fingerprint"] for s in (teacher, reference))),
+        ("corpora", *(s.manifest.input_fingerprint("corpus") for s in (teacher, reference))),
         ("shards", teacher.shards, reference.shards),
         ("numbers of sequences", len(teacher), len(reference)),
     ):
@@ -95,8 +96,8 @@ def check_pair(teacher: Scores, reference: Scores) -> None:
                 found=b,
                 fix=f"run {LAUNCHERS}/1.8B.sh and 104M.sh with the same DATA_DIR and SCORE_SHARDS",
             )
-    models = [s.manifest["inputs"].get("model", {}) for s in (teacher, reference)]
-    if models[0] and models[0].get("fingerprint") == models[1].get("fingerprint"):
+    models = {s.manifest.input_fingerprint("model") for s in (teacher, reference)}
+    if len(models) == 1 and None not in models:
         raise InputError(
             "teacher and reference are the same model",
             where=reference.folder,
@@ -108,7 +109,7 @@ def scored_corpus(store: Scores) -> Corpus:
     """The corpus, opened on the scored shards; the store must have a score of each of its rows."""
     corpus = recorded_corpus(
         store.folder,
-        store.manifest["inputs"]["corpus"],
+        store.manifest.inputs["corpus"],
         "that was scored",
         "put the scored corpus back, or score again",
         store.shards,
@@ -188,12 +189,9 @@ def join(
         "sequences": len(r),
         "first_row": teacher.first_row,
         "without_a_defined_difference": len(r) - defined,
+        "seen_in_training": reference.seen_in_training,
     }
-    report = {
-        "corpus": teacher.manifest["inputs"]["corpus"]["fingerprint"],
-        "seen_in_training": reference.manifest["report"].get("seen_in_training", False),
-    }
-    output.finish([FILE, *extra], counts, report)
+    output.finish([FILE, *extra], counts)
     print(
         f"{output.folder}: {defined:,} differences, mean {mean:.3f}; report: "
         f"{output.folder / 'report.html'}"

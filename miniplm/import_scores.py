@@ -166,8 +166,7 @@ def write(
             yield np.where(counts > 0, -part, np.float32(0)), counts, f"imported from {path.name}"
             start += len(part)
 
-    report = {"imported": [path.name for path in files]}
-    counts = write_store(output, blocks(), first_row, report)["counts"]
+    counts = write_store(output, blocks(), first_row).counts
     print(
         f"{output.folder}: {counts['sequences']:,} scores imported, "
         f"{counts['without_counted_tokens']} without a counted token"

@@ -217,8 +217,10 @@ def finish(job: Job) -> None:
             counted += int(part["count"].sum(dtype=np.int64))
             made_on[describe_block(path)["made_on"]] += 1
         job.blocks.sweep()
-        counts = store_counts(len(job.corpus), job.first_row, undefined, counted)
-        report = {"seen_in_training": job.seen_in_training, "blocks_made_on": dict(made_on)}
+        counts = store_counts(
+            len(job.corpus), job.first_row, undefined, counted, job.seen_in_training
+        )
+        report = {"blocks_made_on": dict(made_on)}
         job.output.finish([path.name for path in paths], counts, report)
         print(
             f"{job.output.folder}: {len(job.corpus):,} sequences scored, {undefined} of them "

@@ -82,7 +82,7 @@ def prepare(settings: Settings) -> Job:
     corpus, first_row = open_corpus(under(base, settings.data_dir), settings.shards)
     model_folder = under(base, settings.model_path)
     identity = artefact.identity(model_folder, "model", GET_MODEL)
-    seen = trained_on_some(corpus, model_folder)
+    seen = seen_shards(corpus, model_folder)
     if seen and not settings.allow_reference_data:
         raise InputError(
             "the model was trained on some of the sequences to be scored",
@@ -110,7 +110,7 @@ def prepare(settings: Settings) -> Job:
     manifest = artefact.read_manifest(output.folder)
     if manifest is not None:
         fix = FILL.format(f" (if it is there) and {artefact.MANIFEST}")
-        artefact.check_files(output.folder, manifest, fix, contents=False)
+        artefact.check_files(manifest, fix, contents=False)
         output.begin()
     blocks = Blocks(output.folder, -(-len(corpus) // settings.block_size), SUFFIX)
     eos_id = end_of_text(corpus, under(base, settings.tokenizer_path))
@@ -132,15 +132,10 @@ def open_corpus(folder: Path, shards: str) -> tuple[Corpus, int]:
     return corpus, int(sum(len(shard) for shard in whole.shards[:first]))
 
 
-def trained_on_some(corpus: Corpus, model_folder: Path) -> str:
-    """The shards of the corpus that the model was trained on if some of its rows are in them."""
-    manifest = artefact.read_manifest(model_folder) or {}
-    trained_on = manifest.get("report", {}).get("trained_on", {})
-    source = trained_on.get("made_from", {}).get("corpus", {}).get("fingerprint")
-    first, last = trained_on.get("corpus", {}).get("shards", [0, 0])
-    mine = corpus.identity["fingerprint"]
-    if manifest.get("inputs", {}).get("corpus", {}).get("fingerprint") == mine:
-        return f"0:{corpus.all_shards}"
-    if source == mine and first < corpus.last_shard and corpus.first_shard < last:
-        return f"{first}:{last}"
-    return ""
+def seen_shards(corpus: Corpus, model_folder: Path) -> str:
+    """The shards FIRST:LAST that the model was trained on, "" if none of the corpus's are."""
+    manifest = artefact.read_manifest(model_folder)
+    seen = manifest.trained_on(corpus.identity["fingerprint"]) if manifest else None
+    if seen is None or seen[0] >= corpus.last_shard or corpus.first_shard >= seen[1]:
+        return ""
+    return f"{seen[0]}:{min(seen[1], corpus.all_shards)}"

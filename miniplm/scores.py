@@ -31,18 +31,29 @@ class Scores:
 
     def __init__(self, folder: Path, fix: str) -> None:
         manifest = artefact.require(folder, "scores", fix)
-        if manifest is None or manifest["content"].get("type") not in VALUES:
-            raise InputError("this is no score store", where=folder, fix=fix)
+        if manifest is None or manifest.content.get("type") not in VALUES:
+            raise InputError("this is not a score store", where=folder, fix=fix)
         self.folder, self.manifest = folder, manifest
-        self.identity = {"kind": "scores", "fingerprint": manifest["fingerprint"]}
-        self.shards = tuple(manifest["content"]["shards"])
-        self.first_row = manifest["counts"]["first_row"]
-        self.block_size = manifest["content"]["block_size"]
-        self.value = VALUES[manifest["content"]["type"]]
-        self.job = job_of(manifest["content"], manifest["inputs"])
+        self.identity = manifest.identity
+        self.shards = tuple(manifest.content["shards"])
+        self.first_row = manifest.counts["first_row"]
+        self.block_size = manifest.content["block_size"]
+        self.value = VALUES[manifest.content["type"]]
+        self.job = job_of(manifest.content, manifest.inputs)
 
     def __len__(self) -> int:
-        return self.manifest["counts"]["sequences"]
+        return self.manifest.counts["sequences"]
+
+    @property
+    def seen_in_training(self) -> bool:
+        """Whether the model was trained on some of the rows; ArtefactError if not recorded."""
+        if "seen_in_training" not in self.manifest.counts:
+            raise ArtefactError(
+                "an earlier version made these scores and did not record what the model has seen",
+                where=self.folder,
+                fix=f"remove {artefact.MANIFEST} there and run the scoring again: blocks are kept",
+            )
+        return self.manifest.counts["seen_in_training"]
 
     def means(self) -> tuple[np.ndarray, np.ndarray]:
         """(mean natural log-probability a counted token [n] float64, NaN where none is; counts)."""
@@ -99,9 +110,9 @@ def write_store(
     output: Output,
     blocks: Iterable[tuple[np.ndarray, np.ndarray, str]],
     first_row: int = 0,
-    report: dict | None = None,
-) -> dict:
-    """Write a store of these blocks, (values, counts, made_on) each; returns its manifest.
+    seen_in_training: bool = False,
+) -> artefact.Manifest:
+    """Write a store of these blocks, (values, counts, made_on) each.
 
     For one writer; what an interrupted one has left is replaced.
     """
@@ -125,16 +136,19 @@ def write_store(
         undefined += int((counts == 0).sum())
         counted += int(counts.sum(dtype=np.int64))
     parts.sweep()
-    return output.finish(files, store_counts(rows, first_row, undefined, counted), report)
+    return output.finish(files, store_counts(rows, first_row, undefined, counted, seen_in_training))
 
 
-def store_counts(rows: int, first_row: int, undefined: int, counted: int) -> dict[str, int]:
+def store_counts(
+    rows: int, first_row: int, undefined: int, counted: int, seen_in_training: bool
+) -> dict:
     """What a store's manifest counts; undefined: rows without a counted token."""
     return {
         "sequences": rows,
         "first_row": first_row,
         "without_counted_tokens": undefined,
         "counted_tokens": counted,
+        "seen_in_training": seen_in_training,
     }
 
 

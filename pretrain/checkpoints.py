@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -60,8 +61,12 @@ def save_checkpoint(
     output: Output,
     tokenizer_folder: Path | None,
     state: dict,
+    counts: dict,
 ) -> Path:
-    """Write the checkpoint of state["step"] completely or not at all; all ranks call it."""
+    """Write the checkpoint of state["step"] completely or not at all; all ranks call it.
+
+    counts: of its manifest, what the model was trained on.
+    """
     final = step_folder(output.folder, state["step"])
     temporary = final.with_name(f"{final.name}.tmp")
     if processes.first:
@@ -77,7 +82,7 @@ def save_checkpoint(
             atomic_files.write_json(temporary / STATE, state)
             sync_tree(temporary)
             files = [str(p.relative_to(temporary)) for p in temporary.rglob("*") if p.is_file()]
-            step_output(output, temporary).finish(files, counts={"step": state["step"]})
+            step_output(output, temporary).finish(files, counts)
     if processes.first:
         shutil.rmtree(final, ignore_errors=True)
         os.rename(temporary, final)
@@ -193,7 +198,7 @@ def find_checkpoint(save: Path) -> Path | None:
 def require_states(folder: Path) -> None:
     """Check a checkpoint's files by its manifest, which must have those of DeepSpeed."""
     manifest = artefact.require(folder, "model", "", contents=True)
-    names = [entry["name"] for entry in manifest["files"]] if manifest else []
+    names = [entry["name"] for entry in manifest.files] if manifest else []
     if not any(name.startswith(DEEPSPEED) for name in names):
         raise ArtefactError("no manifest of its states", where=folder, fix="")
 
@@ -222,9 +227,8 @@ def prune(save: Path, last: int, keep_last: int, keep_every: int) -> None:
 def drop_state(folder: Path) -> None:
     """Turn a checkpoint into a model only: without the optimiser's states."""
     manifest = artefact.read_manifest(folder)
-    manifest["files"] = [f for f in manifest["files"] if not f["name"].startswith(DEEPSPEED)]
-    manifest["fingerprint"] = artefact.fingerprint(manifest)
-    atomic_files.write_json(folder / artefact.MANIFEST, manifest)
+    files = [file for file in manifest.files if not file["name"].startswith(DEEPSPEED)]
+    replace(manifest, files=files).write()
     remove(folder / DEEPSPEED, folder.with_name(f"{folder.name}.{DEEPSPEED}.tmp"))
 
 
@@ -234,7 +238,7 @@ def remove(folder: Path, temporary: Path) -> None:
     shutil.rmtree(temporary)
 
 
-def publish_final(output: Output, last: Path, report: dict) -> None:
+def publish_final(output: Output, last: Path, counts: dict) -> None:
     """Put the last checkpoint's model into SAVE itself and finish the artefact."""
     names = [
         path.name
@@ -243,5 +247,4 @@ def publish_final(output: Output, last: Path, report: dict) -> None:
     ]
     for name in names:
         atomic_files.copy_file(last / name, output.folder / name)
-    step = read_state(last)["step"]
-    output.finish(names, counts={"step": step}, report=report)
+    output.finish(names, counts)

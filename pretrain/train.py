@@ -160,7 +160,8 @@ def save(run: Run, state: dict) -> None:
     check_space(run)
     layout = {"world": run.processes.world, "zero_stage": run.settings.zero_stage}
     state = {**state, **layout}
-    save_checkpoint(run.engine, run.processes, run.output, run.tokenizer_folder, state)
+    folder, counts = run.tokenizer_folder, counted(run, state)
+    save_checkpoint(run.engine, run.processes, run.output, folder, state, counts)
     if run.processes.first:
         prune(run.output.folder, state["step"], run.settings.keep_last, run.settings.keep_every)
 
@@ -226,15 +227,16 @@ def finish(run: Run, state: dict) -> None:
     if state["step"] < run.settings.total_steps:
         print(f"stopped at STOP_STEP={state['step']} with a checkpoint; without it the run goes on")
         return
-    trained_on = {name: state[name] for name in ("sequences", "tokens", "left_out")}
-    if run.corpus.manifest is not None:
-        trained_on["corpus"] = run.corpus.manifest["content"]
-        trained_on["made_from"] = run.corpus.manifest["inputs"]
-    publish_final(
-        run.output, step_folder(run.output.folder, state["step"]), {"trained_on": trained_on}
-    )
+    last = step_folder(run.output.folder, state["step"])
+    publish_final(run.output, last, counted(run, state))
     print(f"{run.output.folder}: trained on {state['tokens']:,} tokens")
     note_auto_tokenizer(run)
+
+
+def counted(run: Run, state: dict) -> dict:
+    """What a model's manifest says of its training: totals, and the shards that it has seen."""
+    totals = {name: state[name] for name in ("step", "sequences", "tokens", "left_out")}
+    return {**totals, "trained_on": run.corpus.origins()}
 
 
 def note_auto_tokenizer(run: Run) -> None:

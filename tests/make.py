@@ -141,8 +141,8 @@ def content(folder: Path) -> dict[str, str]:
     """The checksum of each file of a finished corpus, which must hold, and its fingerprint."""
     manifest = artefact.require(folder, "corpus", "", contents=True)
     assert manifest is not None
-    files = {entry["name"]: entry["sha256"] for entry in manifest["files"]}
-    return {**files, "fingerprint": manifest["fingerprint"]}
+    files = {entry["name"]: entry["sha256"] for entry in manifest.files}
+    return {**files, "fingerprint": manifest.fingerprint}
 
 
 def save_scores(

@@ -27,6 +27,7 @@ from typing import Literal
 import numpy as np
 from tqdm import tqdm
 
+from data_utils.artefact import Manifest
 from data_utils.artefact_writer import Output, read_progress, write_progress
 from data_utils.corpus import Corpus, write_side
 from data_utils.errors import ArtefactError, InputError
@@ -226,9 +227,9 @@ def finish(corpus: Corpus, rules: Rules, progress: dict, output: Output) -> None
     output.finish(files, {**shape, **total}, report)
 
 
-def print_account(manifest: dict, folder: Path) -> None:
+def print_account(manifest: Manifest, folder: Path) -> None:
     """Say what became of the sequences."""
-    c, length = manifest["counts"], manifest["content"]["max_length"]
+    c, length = manifest.counts, manifest.content["max_length"]
     special = "with_special_tokens"
     print(
         f"{folder}: {c['sequences']:,} sequences, {c['tokens_before']:,} tokens before, "

@@ -89,23 +89,23 @@ def check(folder: Path, adopt_with: Settings | None) -> list[str]:
         manifest = artefact.read_manifest(folder)
         if manifest is None and adopt_with is not None:
             manifest = adopt(folder, adopt_with)
-        for entry in tqdm(manifest["files"], desc=folder.name, unit="file", leave=False):
-            artefact.check_file(folder, entry, manifest["kind"], MAKE_AGAIN, contents=True)
-        artefact.check_no_more(folder, manifest)
+        for entry in tqdm(manifest.files, desc=folder.name, unit="file", leave=False):
+            artefact.check_file(folder, entry, manifest.kind, MAKE_AGAIN, contents=True)
+        artefact.check_no_more(manifest)
         check_counts(folder, manifest)
         check_inputs(folder, manifest)
     except ProgramError as error:
         return [str(error)]
-    print(f"{manifest['kind']} {manifest['fingerprint'][:12]} is whole: {folder}")
+    print(f"{manifest.kind} {manifest.fingerprint[:12]} is whole: {folder}")
     return []
 
 
-def check_counts(folder: Path, manifest: dict) -> None:
+def check_counts(folder: Path, manifest: artefact.Manifest) -> None:
     """Rows and tokens are as many as the manifest says, and no row points outside."""
-    if manifest["kind"] == "corpus":
+    if manifest.kind == "corpus":
         corpus = Corpus(folder)
         found = {"sequences": len(corpus), "tokens": count_tokens(corpus)}
-    elif manifest["kind"] == "scores" and manifest["content"]["type"] in VALUES:
+    elif manifest.kind == "scores" and manifest.content["type"] in VALUES:
         _, counts = Scores(folder, MAKE_AGAIN).means()  # checks every block
         found = {
             "sequences": len(counts),
@@ -115,7 +115,7 @@ def check_counts(folder: Path, manifest: dict) -> None:
     else:
         return
     for name, value in found.items():
-        expected = manifest["counts"].get(name, value)
+        expected = manifest.counts.get(name, value)
         if expected != value:
             raise ArtefactError(
                 f"wrong number of {name}",
@@ -131,22 +131,22 @@ def count_tokens(corpus: Corpus) -> int:
     return sum(len(shard.tokens) for shard in corpus.shards)
 
 
-def check_inputs(folder: Path, manifest: dict) -> None:
+def check_inputs(folder: Path, manifest: artefact.Manifest) -> None:
     """Inputs that still lie where they lay must be the ones the artefact was made from."""
-    for name, entry in manifest["inputs"].items():
+    for name, entry in manifest.inputs.items():
         place = artefact.input_place(folder, entry)
         found = artefact.read_manifest(place) if place.is_dir() else None
-        if found is not None and found["fingerprint"] != entry["fingerprint"]:
+        if found is not None and found.fingerprint != entry["fingerprint"]:
             raise ArtefactError(
                 f"its {name} in {place} is another one now",
                 where=folder,
                 expected=entry["fingerprint"][:12],
-                found=found["fingerprint"][:12],
+                found=found.fingerprint[:12],
                 fix="put the former one back, or run the stage again into a new folder",
             )
 
 
-def adopt(folder: Path, settings: Settings) -> dict:
+def adopt(folder: Path, settings: Settings) -> artefact.Manifest:
     """Write the manifest of a corpus or model that others made."""
     if not folder.is_dir():
         raise InputError("there is no such folder", where=folder, fix="give a corpus or a model")

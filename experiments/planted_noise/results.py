@@ -91,15 +91,15 @@ def keep_rates(base: Path, name: str, settings: Settings) -> tuple[list[dict], l
     store = scores / f"diff-{settings.teacher_name}-{settings.ref_name}"
     manifest = artefact.require(store, "scores", EXPERIMENT)
     for what, found, expected in (
-        ("scores are of", manifest["report"]["corpus"], whole.identity["fingerprint"]),
-        ("half is from", half.manifest["inputs"]["scores"]["fingerprint"], manifest["fingerprint"]),
+        ("scores are of", manifest.input_fingerprint("corpus"), whole.identity["fingerprint"]),
+        ("half is from", half.manifest.input_fingerprint("scores"), manifest.fingerprint),
     ):
         if found != expected:
             raise InputError(
                 f"the {what} another run",
                 where=half.folder,
                 expected=expected[:12],
-                found=found[:12],
+                found=str(found)[:12],
                 fix=f"remove this folder and {EXPERIMENT}",
             )
     r = np.load(store / FILE, allow_pickle=False)
@@ -110,7 +110,7 @@ def keep_rates(base: Path, name: str, settings: Settings) -> tuple[list[dict], l
             ("reference", settings.ref_name),
         )
     }
-    first = manifest["counts"]["first_row"]
+    first = manifest.counts["first_row"]
     domains = whole.side("domain", first + np.arange(len(r)))
     kept = np.zeros(len(r), bool)
     kept[half.side("source_row", np.arange(len(half))) - first] = True
@@ -219,7 +219,7 @@ def by_source(base: Path, run: Run, gains: np.ndarray) -> dict[str, float]:
 
 def noise_share(run: Run) -> float:
     """Share of planted noise among the sequences of a student's corpus."""
-    entry = run.manifest["inputs"]["corpus"]
+    entry = run.manifest.inputs["corpus"]
     corpus = recorded_corpus(run.folder, entry, f"that {run.name} was trained on", EXPERIMENT)
     noise = corpus.domains.index(NOISE)
     return float((corpus.side("domain", np.arange(len(corpus))) == noise).mean())

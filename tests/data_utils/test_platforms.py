@@ -150,12 +150,12 @@ def tokenize(base, save: str, **environment: str) -> dict:
 
 def test_the_locale_makes_no_difference(base):
     expected = tokenize(base, "expected")
-    assert set(NAMES) <= set(expected["counts"]["domains"])
+    assert set(NAMES) <= set(expected.counts["domains"])
     for number, environment in enumerate(LOCALES.values()):
         made = tokenize(base, f"corpus {number}", **environment)
-        assert made["fingerprint"] == expected["fingerprint"]
-        assert made["made_by"]["settings"] == {
-            **expected["made_by"]["settings"],
+        assert made.fingerprint == expected.fingerprint
+        assert made.made_by["settings"] == {
+            **expected.made_by["settings"],
             "save": f"corpus {number}",
         }
         shown = make.run("tools/verify.py", base / "expected", **environment)

@@ -47,10 +47,10 @@ def save_selection(base: Path, name: str, domains: list[int], kept: list[int]) -
     place = base / "processed_data/pretrain"
     corpus = save_corpus(place / name / NAME, domains)
     store = base / SCORES / name / NAME / "diff-T-R"
-    output = Output(store, "scores", "tests", {"type": "difference"}, {}).begin()
+    inputs = {"corpus": (corpus, Corpus(corpus).identity)}
+    output = Output(store, "scores", "tests", {"type": "difference"}, {}, inputs).begin()
     np.save(store / "difference.npy", np.arange(4, len(domains), dtype=float))
-    report = {"corpus": Corpus(corpus).identity["fingerprint"]}
-    output.finish(["difference.npy"], {"first_row": 4, "of": name}, report)
+    output.finish(["difference.npy"], {"first_row": 4, "of": name})
     for model, loss in (("T", 2), ("R", 3)):
         rows = np.arange(4, len(domains))
         make.save_scores(store.parent / model, corpus, model, -5 * (rows + loss), [5] * len(rows))

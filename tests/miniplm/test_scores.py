@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from data_utils import artefact, atomic_files
+from data_utils import artefact
 from data_utils.artefact_writer import Output
 from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError
@@ -102,8 +102,8 @@ def test_store_equals_full_logits(base, expected, block_size, tokens_per_batch):
     manifest = artefact.read_manifest(base / save)
     undefined = int((expected[1] == 0).sum())
     counts = {"sequences": ROWS, "first_row": 0, "without_counted_tokens": undefined}
-    counts["counted_tokens"] = int(expected[1].sum())
-    assert manifest["counts"] == counts
+    counts |= {"counted_tokens": int(expected[1].sum()), "seen_in_training": False}
+    assert manifest.counts == counts
     again = score(base, save, block_size=block_size, tokens_per_batch=tokens_per_batch)
     assert again.code == 0 and "is there already" in again.output
 
@@ -125,7 +125,7 @@ def test_a_vocabulary_larger_than_the_tokenizers_and_bf16(base, expected):
     run = score(base, "scores/padded", model_path="padded", precision="bf16")
     assert run.code == 0, run.errors
     manifest = artefact.read_manifest(base / "scores/padded")
-    assert manifest["report"]["blocks_made_on"] == {"CPU, bf16, sdpa": 8}
+    assert manifest.report["blocks_made_on"] == {"CPU, bf16, sdpa": 8}
     means, counts = full_logits(base, "padded")
     found, found_counts = Scores(base / "scores/padded", "").means()
     np.testing.assert_allclose(np.nan_to_num(found), means, rtol=0.02)
@@ -138,7 +138,7 @@ def test_a_compiled_model_says_the_same(base, expected):
     run = programs.start(base, "miniplm.score", *words).wait(500)  # most of it compiles
     assert run.code == 0, run.errors
     check_store(base / "scores/compiled", expected)
-    made_on = artefact.read_manifest(base / "scores/compiled")["report"]["blocks_made_on"]
+    made_on = artefact.read_manifest(base / "scores/compiled").report["blocks_made_on"]
     assert made_on == {"CPU, fp32, sdpa, compiled": 8}
 
 
@@ -156,9 +156,8 @@ def test_verify_counts_the_rows(base):
     folder = base / "scores/verified"
     assert "1 artefacts are whole" in make.run("tools/verify.py", folder).stdout
     manifest = artefact.read_manifest(folder)
-    manifest["counts"]["without_counted_tokens"] += 1
-    manifest["fingerprint"] = artefact.fingerprint(manifest)
-    atomic_files.write_json(folder / artefact.MANIFEST, manifest)
+    manifest.counts["without_counted_tokens"] += 1
+    manifest.write()
     found = make.run("tools/verify.py", folder, check=False)
     assert found.returncode == 3 and "wrong number of without_counted_tokens" in found.stdout
 
@@ -277,7 +276,7 @@ def test_a_reference_does_not_score_what_it_was_trained_on(base):
     # Asked for, it is remembered: selecting from these scores has to be asked for too.
     for store, seen in (("own", False), ("allowed", True)):
         manifest = artefact.read_manifest(base / "scores" / store)
-        assert manifest["report"]["seen_in_training"] is seen
+        assert manifest.counts["seen_in_training"] is seen
     assert score(base, "scores/teacher").code == 0
     names = ["--scores", "scores", "--teacher-name", "teacher", "--ref-name", "allowed"]
     run = programs.call(base, "miniplm.difference", base, *names)
@@ -287,6 +286,12 @@ def test_a_reference_does_not_score_what_it_was_trained_on(base):
     refused(run, 2, "trained on some of the scored sequences", "--allow-reference-data")
     run = programs.call(base, "miniplm.selection", *select, "--allow-reference-data", "true")
     assert run.code == 0, run.errors
+    for name in ("allowed", "diff-teacher-allowed"):  # and nobody can make it be forgotten
+        path = base / "scores" / name / artefact.MANIFEST
+        changed = path.read_text().replace('"seen_in_training": true', '"seen_in_training": false')
+        path.write_text(changed)
+        with pytest.raises(ArtefactError, match="manifest is damaged"):
+            artefact.require(path.parent, "scores", "")
 
 
 def test_a_damaged_store_is_not_read(base, tmp_path):

@@ -56,7 +56,7 @@ def call(base: Path, save: str, data_dir: str = "corpus", **settings: object) ->
 def content(folder: Path) -> dict[str, str]:
     """Checksums of a finished store's files, compared with the files; nothing else lies there."""
     manifest = artefact.require(folder, "scores", "", contents=True)
-    found = {entry["name"]: entry["sha256"] for entry in manifest["files"]}
+    found = {entry["name"]: entry["sha256"] for entry in manifest.files}
     others = {artefact.MANIFEST, artefact.SETTINGS, artefact.LOCK}
     assert {path.name for path in folder.iterdir()} == set(found) | others
     return found

@@ -55,7 +55,7 @@ def test_the_loss_and_its_figures_are_means_over_the_step(base):
 
 
 def test_it_is_recorded_and_no_run_goes_on_with_another(base):
-    content = artefact.read_manifest(base / "doubled")["content"]
+    content = artefact.read_manifest(base / "doubled").content
     assert content["objective"] == "doubled"
     run = programs.call(base, "pretrain.train", base, *flags(SAVE="doubled", TOTAL_STEPS=4))
     programs.one_message(run, 2, "another objective", "doubled", "language_modelling")

@@ -76,8 +76,8 @@ def change_manifest(folder: Path, **content: object) -> None:
     """Give a finished corpus another content."""
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["content"] |= content
-    manifest["fingerprint"] = artefact.fingerprint(manifest)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    del manifest["fingerprint"]
+    artefact.Manifest(folder, **manifest).write()
 
 
 def rules(base: Path, corpus: Path, *, old="old", old_bos=False, bos=False, length=9) -> Rules:
@@ -212,7 +212,7 @@ def test_the_program_reports_rows_with_special_tokens(base, tmp_path):
     make.save_corpus(tmp_path / "qwen-33", rows, base / "old", shard_size=2)
     program = convert(base, tmp_path / "out-33", "--data-dir", tmp_path / "qwen-33")
     assert program.code == 0, program.errors
-    counts = Corpus(tmp_path / "out-33").manifest["counts"]
+    counts = Corpus(tmp_path / "out-33").manifest.counts
     assert counts["with_special_tokens"] == 2
     assert "2 hold other special tokens" in program.output
 
@@ -298,7 +298,7 @@ def test_real_text_from_qwen(tmp_path, target):
     expected = [slow_convert(row, old, new, bos=bos) for row in rows]
     for number, row in enumerate(expected):
         assert found.row(number).tolist() == row[:129], number
-    counts = found.manifest["counts"]
+    counts = found.manifest.counts
     assert counts["truncated"] == sum(len(row) > 129 for row in expected) > 0
     assert counts["tokens_cut"] == sum(max(len(row) - 129, 0) for row in expected) > 0
     assert counts["tokens_before"] == len(ids) and len(found.shards) > 1
@@ -339,10 +339,10 @@ def test_the_program_converts_shard_for_shard(base, corpus, undisturbed):
     for row, tokens in enumerate(expected):
         assert found.row(row).tolist() == tokens[:33]
     manifest = found.manifest
-    assert manifest["content"]["max_length"] == 33 and not manifest["content"]["add_bos"]
-    assert manifest["content"]["eos_id"] == 1 and manifest["content"]["split"] == "data"
-    assert manifest["inputs"]["corpus"]["fingerprint"] == given.identity["fingerprint"]
-    assert manifest["counts"]["tokens"] == sum(min(len(row), 33) for row in expected)
+    assert manifest.content["max_length"] == 33 and not manifest.content["add_bos"]
+    assert manifest.content["eos_id"] == 1 and manifest.content["split"] == "data"
+    assert manifest.input_fingerprint("corpus") == given.identity["fingerprint"]
+    assert manifest.counts["tokens"] == sum(min(len(row), 33) for row in expected)
     assert "tokenizer/tokenizer.json" in undisturbed
     assert load_tokenizer(found.tokenizer_folder).eos_token_id == 1
 
@@ -355,7 +355,7 @@ def test_domains_and_row_numbers_travel_along(base, corpus, undisturbed, tmp_pat
     assert np.array_equal(found.side("domain", rows), given.side("domain", rows))
     own = found.side("source_row", rows)
     assert own.dtype == np.int64 and np.array_equal(own, rows)
-    assert found.manifest["report"]["source_row"] == "row of the input"
+    assert found.manifest.report["source_row"] == "row of the input"
     selected = tmp_path / "selected-33"
     shutil.copytree(corpus, selected)
     taken = np.sort(np.random.default_rng(1).choice(9999, len(rows), replace=False))
@@ -369,7 +369,7 @@ def test_domains_and_row_numbers_travel_along(base, corpus, undisturbed, tmp_pat
     found = Corpus(tmp_path / "out-33")
     assert np.array_equal(found.side("source_row", rows), taken)
     assert found.side("domain", rows) is None and found.domains == []
-    assert found.manifest["report"]["source_row"] == "carried along from the input"
+    assert found.manifest.report["source_row"] == "carried along from the input"
 
 
 @pytest.mark.parametrize("flags", [["--workers", "2"], ["--encoder", "huggingface"]])
@@ -502,7 +502,7 @@ def test_the_launchers_convert_the_selected_corpus(base, tmp_path, target, folde
     old, new = load_tokenizer(base / "old"), load_tokenizer(base / "new")
     expected = [slow_convert(row, old, new, bos=bos)[:65] for row in rows]
     assert [found.row(i).tolist() for i in range(40)] == expected
-    assert found.max_length == 65 and found.manifest["content"]["add_bos"] == bos
+    assert found.max_length == 65 and found.manifest.content["add_bos"] == bos
     assert re.search(r"40 sequences, [\d,]+ tokens before", result.stdout)
     assert "convert: 100%" in result.stderr
 

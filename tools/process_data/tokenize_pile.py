@@ -120,7 +120,7 @@ def main() -> None:
         inputs={"text": (text, identity)},
     )
     made = output.make(lambda: tokenize(files, tokenizer, bos, tokenizer_folder, output, settings))
-    corpus_page.print_table(made["counts"], made["report"])
+    corpus_page.print_table(made.counts, made.report)
 
 
 def tokenize(
