@@ -1,24 +1,17 @@
-"""The processes of a run: rank, device, groups, and signals that all ranks agree on."""
+"""The processes of a run: rank, device, groups."""
 
 import contextlib
 import datetime
 import fcntl
 import os
 import resource
-import signal
 import socket
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 
-from cluster.failure_record import (
-    STOP_SIGNALS,
-    die_with_launcher,
-    launched,
-    local_rank,
-    own_place,
-)
+from cluster.failure_record import die_with_launcher, launched, local_rank, own_place
 from cluster.watchdog import Watch
 from data_utils.errors import EnvironmentFault
 
@@ -121,18 +114,6 @@ def end_processes(processes: Processes) -> None:
         processes.watch.close()
         barrier(processes)
     dist.destroy_process_group()
-
-
-class StopSignal:
-    """Remembers a signal that asks the run to end; the step in progress is finished first."""
-
-    def __init__(self) -> None:
-        self.received = 0
-        for number in STOP_SIGNALS:
-            signal.signal(number, self._remember)
-
-    def _remember(self, number: int, frame: object) -> None:
-        self.received = number
 
 
 def all_sum(values: list[float], processes: Processes, what: str = "a barrier") -> list[float]:

@@ -175,7 +175,7 @@ def check_no_more(manifest: Manifest) -> None:
         raise ArtefactError(
             f"a file{others} that the finished {manifest.kind} was made without",
             where=folder / more[0],
-            fix="move it out of the folder; what belongs to it needs a folder made anew",
+            fix="move it out of the folder; to add to it, make it again in another folder",
         )
 
 
@@ -193,7 +193,7 @@ def input_place(folder: Path, entry: dict) -> Path:
     """Where an input of the artefact in folder is, by its entry in the manifest.
 
     Entries are relative by the names that the user sees: a folder of BASE_PATH may be a link to
-    another disk. If that leads nowhere, the way of the file system, through the links, is tried.
+    another disk. If that does not exist, the file system's way, through the links, is tried.
     """
     place = folder.absolute() / entry["path"]
     by_name, by_links = Path(os.path.normpath(place)), Path(os.path.realpath(place))
@@ -203,8 +203,8 @@ def input_place(folder: Path, entry: dict) -> Path:
 def identity(folder: Path, kind: str, fix: str, *, contents: bool = False) -> dict:
     """{kind, fingerprint} of an input artefact, for the manifests of what is made from it.
 
-    Without a manifest the fingerprint covers names, sizes and checksums of the files, of larger
-    ones but a model's only over their ends: enough to notice that another is in its place.
+    Without a manifest the fingerprint covers names, sizes and checksums of the files; those of
+    large files, except a model's, cover only their ends: enough to notice a replacement.
     """
     manifest = require(folder, kind, fix, contents=contents)
     if manifest is not None:

@@ -36,10 +36,10 @@ PACKAGES = ("torch", "transformers", "deepspeed", "tokenizers", "numpy")  # may 
 
 @contextlib.contextmanager
 def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold the folder's one writer's lock.
+    """Hold the folder's lock, which keeps other writers out.
 
-    A second writer is refused with host and process of the first, or waits for its end. A file
-    system without locks is refused, too: two writers would spoil the folder unseen.
+    A second writer waits, or is refused (InputError) and told host and process of the first. A
+    file system without locks is an EnvironmentFault: two writers would damage the folder unnoticed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOCK, "a+", encoding="utf-8") as file:
@@ -56,8 +56,7 @@ def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
             if error.errno not in UNSUPPORTED | {errno.ENOLCK}:
                 raise
             raise EnvironmentFault(
-                f"this file system has no locks, by which one writer keeps others out "
-                f"({error.strerror})",
+                f"this file system has no locks, which keep a second writer out ({error.strerror})",
                 where=folder,
                 fix=f"mount it with them (Lustre: -o flock; NFS: not nolock), or {ELSEWHERE}",
             ) from error
@@ -151,7 +150,7 @@ class Output:
         return manifest
 
     def _end(self) -> None:
-        """A stage's record of its progress, progress.*, is of no use any more."""
+        """Remove the stage's record of its progress, which is of no use any more."""
         self.done = True
         for path in self.folder.glob("progress.*"):
             path.unlink()
@@ -192,7 +191,7 @@ class Output:
         ]
 
     def _refuse(self, differences: list[dict], *, done: bool = False) -> None:
-        """One error that shows all differences, if there are any."""
+        """One InputError that shows all differences, if there are any."""
         if not differences:
             return
         names = [difference["name"] for difference in differences]
@@ -255,9 +254,9 @@ def read_settings(folder: Path) -> dict | None:
 
 
 def read_progress(folder: Path) -> dict | None:
-    """What the stage wrote to progress.json, None where it has not; {"files": {name: size}, ...}.
+    """What the stage wrote to progress.json, {"files": {name: size}, ...}; None if it did not.
 
-    These files count as finished: one that is not there with its size is an error.
+    These files count as finished: one that does not exist with its size is an ArtefactError.
     """
     path = folder / PROGRESS
     if not path.exists():

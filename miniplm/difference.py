@@ -1,9 +1,11 @@
 """Difference scores: r = mean log-probability under the teacher minus that under the reference.
 
+r(x) = log p(x)/|x| - log p_ref(x)/|x| (arXiv 2410.17215, the method's difference sampling).
+
     python3 scripts/miniplm/difference_sampling/compute_difference_scores.py BASE_PATH
 
 Reads the score stores qwen_1.8B and qwen_104M in BASE_PATH/results/scores/pile/qwen-1025; writes
-diff-qwen_1.8B-qwen_104M beside them: difference.npy (float64 a scored row; NaN where no token
+diff-qwen_1.8B-qwen_104M beside them: difference.npy (float64 per scored row; NaN where no token
 counts) and the report.
 """
 
@@ -33,12 +35,14 @@ LAUNCHERS = "scripts/miniplm/difference_sampling"
 class Settings:
     """Join the scores of teacher and reference."""
 
-    base_path: str = flag(".", "where results/ and processed_data/ lie")
+    base_path: str = flag(".", "the folder of results/ and processed_data/")
     scores: str = flag("results/scores/pile/qwen-1025", "folder of the score stores")
     teacher_name: str = flag("qwen_1.8B", "the teacher's store")
     ref_name: str = flag("qwen_104M", "the reference's store")
     ratio: float = flag(0.5, "share that the report shows as selected")
-    allow_weaker_teacher: bool = flag(False, "go on though the teacher looks like the reference")
+    allow_weaker_teacher: bool = flag(
+        False, "continue although the teacher looks like the reference"
+    )
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio <= 1:
@@ -73,7 +77,7 @@ def main() -> None:
 def open_scores(folder: Path, launcher: str) -> Scores:
     """A finished store, its blocks as they were when it was finished."""
     fix = (
-        f"run bash {LAUNCHERS}/{launcher} BASE_PATH to its end; of a damaged store first remove "
+        f"run bash {LAUNCHERS}/{launcher} BASE_PATH to its end; for a damaged store, first remove "
         "manifest.json and the damaged block: it scores what is missing"
     )
     store = Scores(folder, fix)
@@ -106,7 +110,7 @@ def check_pair(teacher: Scores, reference: Scores) -> None:
 
 
 def scored_corpus(store: Scores) -> Corpus:
-    """The corpus, opened on the scored shards; the store must have a score of each of its rows."""
+    """The corpus, opened on the scored shards; the store must have a score for each of its rows."""
     corpus = recorded_corpus(
         store.folder,
         store.manifest.inputs["corpus"],
@@ -116,11 +120,11 @@ def scored_corpus(store: Scores) -> Corpus:
     )
     if len(store) != len(corpus):
         raise ArtefactError(
-            "the store has not a score of every sequence of its shards",
+            "the store lacks scores for some sequences of its shards",
             where=store.folder,
             expected=f"{len(corpus)} sequences",
             found=len(store),
-            fix=f"remove the store and run its launcher of {LAUNCHERS} again",
+            fix=f"remove the store and run its launcher in {LAUNCHERS} again",
         )
     return corpus
 

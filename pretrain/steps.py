@@ -8,7 +8,8 @@ import numpy as np
 import torch
 
 from cluster.failure_record import STOP_SIGNALS
-from cluster.processes import StopSignal, all_sum, barrier, peak_memory
+from cluster.processes import all_sum, barrier, peak_memory
+from cluster.stop import Stop
 from data_utils import atomic_files
 from data_utils.errors import InputError
 from pretrain.batches import StepBatch
@@ -20,7 +21,7 @@ from pretrain.schedule import learning_rate
 
 
 def train_step(
-    run: Run, state: dict, stop: StopSignal, batches: Iterator[StepBatch]
+    run: Run, state: dict, stop: Stop, batches: Iterator[StepBatch]
 ) -> tuple[dict, dict, int]:
     """One update. Returns the new state, the step's figures and the stop signal (0: none).
 

@@ -25,12 +25,12 @@ import torch
 
 from cluster.processes import (
     Processes,
-    StopSignal,
     all_sum,
     barrier,
     end_processes,
     start_processes,
 )
+from cluster.stop import Stop
 from cluster.worker import run
 from data_utils.artefact_writer import lock
 from data_utils.errors import Stopped
@@ -73,7 +73,7 @@ def check(argv: list[str], world: int) -> Path:
 
 def main() -> None:
     settings = parse(TrainSettings, positional="base_path")
-    stop = StopSignal()
+    stop = Stop()
     processes = start_processes(settings.dist_timeout)
     run = prepare(settings, processes)
     with lock(run.output.folder) if processes.first else contextlib.nullcontext():
@@ -124,7 +124,7 @@ def build_engine(run: Run, converted: bool) -> Engine:
     )
 
 
-def fit(run: Run, stop: StopSignal, state: dict) -> Stopped | None:
+def fit(run: Run, stop: Stop, state: dict) -> Stopped | None:
     """Steps from the state to the end, or to a signal's: then what to leave with."""
     settings, processes = run.settings, run.processes
     end = min(settings.stop_step or settings.total_steps, settings.total_steps)

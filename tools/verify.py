@@ -4,7 +4,7 @@
     python3 tools/verify.py --adopt PATH ... [--tokenizer-path checkpoints/qwen/1.8B] \
         [--max-length 1025]
 
-PATHs are artefact folders or folders that hold some. --adopt checks corpora and models that were
+PATHs are artefact folders or folders that contain some. --adopt checks corpora and models that were
 made by others and writes their manifest.json. Exit code 3 if anything is damaged.
 """
 
@@ -38,10 +38,10 @@ MAKE_AGAIN = "run the stage that makes it again (README: stages)"
 class Settings:
     """Check finished artefacts."""
 
-    paths: list[str] = flag([], "artefact folders, or folders that hold some")
+    paths: list[str] = flag([], "artefact folders, or folders that contain some")
     adopt: list[str] = flag([], "corpora and models made by others: check and write a manifest")
     tokenizer_path: str = flag("", "with --adopt: the tokenizer of the corpora")
-    max_length: int = flag(0, "with --adopt: tokens of a row at most; 0: as the folder's name says")
+    max_length: int = flag(0, "with --adopt: the most tokens per row; 0: as the folder's name says")
 
     def __post_init__(self) -> None:
         if self.max_length < 0:
@@ -51,7 +51,7 @@ class Settings:
 def main() -> None:
     settings = parse(Settings, positional="paths...")
     if not settings.paths and not settings.adopt:
-        raise InputError("no PATH is given", fix="python3 tools/verify.py PATH ...")
+        raise InputError("no PATH given", fix="python3 tools/verify.py PATH ...")
     folders = [folder for path in settings.paths for folder in find(absolute(path))]
     adopted = [absolute(path) for path in settings.adopt]
     problems = [
@@ -84,7 +84,7 @@ def find(place: Path) -> list[Path]:
 
 
 def check(folder: Path, adopt_with: Settings | None) -> list[str]:
-    """Problems of one artefact, each a line; with settings it is adopted."""
+    """Problems of one artefact, one line each; with settings it is adopted."""
     try:
         manifest = artefact.read_manifest(folder)
         if manifest is None and adopt_with is not None:
@@ -127,12 +127,12 @@ def check_counts(folder: Path, manifest: artefact.Manifest) -> None:
 
 
 def count_tokens(corpus: Corpus) -> int:
-    """Tokens of all rows, which lie back to back in their .bin: opening the corpus says so."""
+    """Tokens of all rows, which are back to back in their .bin: opening the corpus checks that."""
     return sum(len(shard.tokens) for shard in corpus.shards)
 
 
 def check_inputs(folder: Path, manifest: artefact.Manifest) -> None:
-    """Inputs that still lie where they lay must be the ones the artefact was made from."""
+    """Inputs that are still in their place must be the ones the artefact was made from."""
     for name, entry in manifest.inputs.items():
         place = artefact.input_place(folder, entry)
         found = artefact.read_manifest(place) if place.is_dir() else None
@@ -152,7 +152,7 @@ def adopt(folder: Path, settings: Settings) -> artefact.Manifest:
         raise InputError("there is no such folder", where=folder, fix="give a corpus or a model")
     if (folder / artefact.SETTINGS).exists():
         raise ArtefactError(
-            "it is unfinished work of a stage here", where=folder, fix="run that stage to its end"
+            "this is unfinished work of a stage", where=folder, fix="run that stage to its end"
         )
     content: dict = {"made_by_others": True}
     counts: dict = {}

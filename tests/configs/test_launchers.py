@@ -10,7 +10,7 @@ import pytest
 
 from data_utils.program import CODE_ROOT
 from eval import lm
-from miniplm import score_job, selection
+from miniplm import score, selection
 from pretrain.settings import TrainSettings
 from tools import convert_tokenization, split_ref_data
 from tools.process_data import tokenize_pile
@@ -137,7 +137,7 @@ def test_the_numbers_of_programs_without_a_launcher():
     text = tokenize_pile.Settings()
     assert (text.max_length, text.shard_size, text.add_bos) == (1025, 1_000_000, False)
     assert selection.Settings().shard_size == 1_000_000
-    scoring = score_job.Settings()
+    scoring = score.Settings()
     assert (scoring.shards, scoring.tokens_per_batch) == ("0:200", 16 * 1024)
     assert split_ref_data.Settings().shards == "240:246"
 
@@ -392,7 +392,7 @@ def test_names_with_spaces_and_other_letters_work(echo):
 
 REACHED = {  # launcher: its program's settings, and the variables of other names
     LAUNCHER: (TrainSettings, {}),
-    "scripts/miniplm/difference_sampling/1.8B.sh": (score_job.Settings, {"shards": "SCORE_SHARDS"}),
+    "scripts/miniplm/difference_sampling/1.8B.sh": (score.Settings, {"shards": "SCORE_SHARDS"}),
     "scripts/tools/process_data/pile_qwen.sh": (tokenize_pile.Settings, {"data_dir": "TEXT"}),
     "scripts/tools/convert_tokenization/convert_tokenization_qwen_mamba.sh": (
         convert_tokenization.Settings,

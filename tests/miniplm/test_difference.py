@@ -179,7 +179,7 @@ def test_scores_of_999_of_1000_sequences(tmp_path, tokenizer_folder, monkeypatch
     make.save_scores(
         tmp_path / "scores/T", tmp_path / "corpus", "teacher", sums[:999], counts[:999]
     )
-    message = "not a score of every sequence.*scores/T: expected 1000 sequences, found 999.*run"
+    message = "lacks scores.*scores/T: expected 1000 sequences, found 999.*run"
     refuse(monkeypatch, tmp_path, ArtefactError, message)
 
 

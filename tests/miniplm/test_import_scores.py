@@ -131,9 +131,9 @@ def spoil(folder: Path, what: str) -> None:
     "what, code, said",
     [
         ("a missing middle file", 2, "a score file is missing in {}/scores_1.pt"),
-        ("a missing last file", 2, "expected 75 scores, one a sequence, found 60"),
+        ("a missing last file", 2, "expected 75 scores, one per sequence, found 60"),
         ("a short file", 2, "scores_1.pt: expected 20, found 19"),
-        ("one score less", 2, "expected 75 scores, one a sequence, found 74"),
+        ("one score less", 2, "expected 75 scores, one per sequence, found 74"),
         ("two dimensions", 2, "found torch.float32 (20, 1)"),
         ("half precision", 2, "found torch.float16 (20,)"),
         ("a list", 2, "found list"),
