@@ -24,8 +24,6 @@ from data_utils.tokenizer import load_tokenizer
 
 DEFAULT_LENGTH = 1025
 MAX_DOMAINS = 255
-# Sources of what was planted to see what a selection makes of it.
-NOISE, BOILERPLATE = "planted noise", "planted boiler-plate"
 
 
 class Corpus:

@@ -24,17 +24,18 @@ from typing import Any, Literal
 
 from data_utils.artefact_writer import Output
 from data_utils.flags import base_folder, flag, parse, under
-from reports import page
+from reports import terminal
+from reports.page import Column, integer
 from tokenization.text import Documents, document_file
 from tokenization.text_folder import text_files
 from tools import hub, pile_stream
 from tools.offline import local_text
 
 COLUMNS = (
-    page.Column("source", "source"),
-    page.Column("documents", "documents", page.integer),
-    page.Column("bytes", "bytes", page.integer),
-    page.Column("packages", "packages", page.integer),
+    Column("source", "source"),
+    Column("documents", "documents", integer),
+    Column("bytes", "bytes", integer),
+    Column("packages", "packages", integer),
 )
 
 
@@ -132,7 +133,7 @@ def write_local(result: Output, documents: list, left_out: Counter, compress: st
     counts = {"documents": len(documents), "bytes": size_written}
     result.finish([name], counts, {"sources": sources, "left_out": left_out})
     rows = [{"source": source, **row} for source, row in sources.items()]
-    print(f"\n{result.folder}\n{page.text_table(rows, COLUMNS)}")
+    print(f"\n{result.folder}\n{terminal.table(rows, COLUMNS)}")
     text = "; ".join(f"{number} {reason}" for reason, number in left_out.most_common())
     print(f"left out: {text or 'nothing'}", flush=True)
 

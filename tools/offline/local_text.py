@@ -22,10 +22,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data_utils.corpus import NOISE
-
 LIBRARY, CODE, DESCRIPTIONS = "standard library", "package code", "package descriptions"
-LICENCES, MANUALS = "licences", "manuals"
+LICENCES, MANUALS, NOISE = "licences", "manuals", "planted noise"
 SOURCES = (LIBRARY, CODE, DESCRIPTIONS, LICENCES, MANUALS)
 LICENCE_NAME = re.compile(r"(licen[cs]e|copying|notice|copyright)", re.IGNORECASE)
 # Many installations leave Python's own tests out: without them machines are more alike.
