@@ -28,8 +28,9 @@ from benchmarks.bench_selection import make_input
 from data_utils import artefact
 from data_utils.artefact_writer import Output
 from data_utils.corpus import Corpus
+from data_utils.elastic import ElasticJob
 from data_utils.program import CODE_ROOT
-from miniplm.scores import write_store
+from miniplm.scores import examine
 
 BLOCK = 8192
 PROGRAMS = CODE_ROOT / "scripts/miniplm/difference_sampling"
@@ -64,10 +65,14 @@ def save_scores(folder: Path, corpus: Path, means: np.ndarray, counts: np.ndarra
         "corpus": (corpus, artefact.identity(corpus, "corpus", "")),
         "model": (folder / "model", {"kind": "model", "fingerprint": folder.name}),
     }
-    output = Output(folder, "scores", "benchmark", content, {}, inputs).begin()
-    sums, starts = (means * counts).astype(np.float32), range(0, len(means), BLOCK)
-    parts = (slice(start, start + BLOCK) for start in starts)
-    write_store(output, ((sums[part], counts[part], "CPU, fp32") for part in parts))
+    output = Output(folder, "scores", "benchmark", content, {}, inputs)
+    sums = (means * counts).astype(np.float32)
+
+    def block(rows: np.ndarray, _: object) -> dict[str, np.ndarray]:
+        return {"sum": sums[rows], "count": counts[rows]}
+
+    job = ElasticJob(output, len(means), BLOCK)
+    job.run(lambda: (block, "CPU, fp32"), examine, seen_in_training=False)
 
 
 def measure(program: str, base: Path, *flags: str) -> None:

@@ -42,7 +42,8 @@ class Corpus:
         fix = "make it first (README: stages), or give its folder"
         self.identity = artefact.identity(folder, "corpus", fix)
         self.manifest = artefact.read_manifest(folder)
-        split = split or (self.manifest or {"content": {}})["content"].get("split", "data")
+        content = self.manifest.content if self.manifest else {}
+        split = split or content.get("split", "data")
         self.folder, self.split = folder, split
         prefixes = find_shards(folder, split)
         if not prefixes:
@@ -70,7 +71,7 @@ class Corpus:
 
     def _max_length(self, given: int) -> tuple[int, str]:
         """(tokens of a row at most, what that is guessed from or "")."""
-        known = given or (self.manifest or {"content": {}})["content"].get("max_length")
+        known = given or (self.manifest and self.manifest.content.get("max_length"))
         if known:
             return known, ""
         match = re.search(r"-([1-9]\d*)$", self.folder.name)
@@ -123,14 +124,23 @@ class Corpus:
     @property
     def domains(self) -> list[str]:
         """Names that domain numbers stand for; empty where the domains are unknown."""
-        return self.manifest["counts"].get("domains", []) if self.manifest else []
+        return self.manifest.counts.get("domains", []) if self.manifest else []
 
     def carried(self) -> dict:
         """What is known of its rows and so holds for any corpus of them, for the manifest."""
-        content = self.manifest["content"] if self.manifest else {}
+        content = self.manifest.content if self.manifest else {}
         names = ("tokenizer", "eos_id", "add_bos")
         known = {name: content[name] for name in names if name in content}
         return {"max_length": self.max_length, "split": self.split, **known}
+
+    def origins(self) -> dict[str, list[int] | None]:
+        """What a model trained on it records (Manifest.trained_on): itself and its source.
+
+        Fingerprint of each corpus to its shards [FIRST, LAST], None where they are not known.
+        """
+        origins = {self.identity["fingerprint"]: [self.first_shard, self.last_shard]}
+        source = self.manifest.input_fingerprint("corpus") if self.manifest else None
+        return origins | ({source: self.manifest.content.get("shards")} if source else {})
 
     @cached_property
     def shards(self) -> list[Shard]:

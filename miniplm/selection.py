@@ -16,7 +16,7 @@ import numpy as np
 from data_utils import artefact
 from data_utils.artefact_writer import Output
 from data_utils.corpus import Corpus
-from data_utils.errors import InputError
+from data_utils.errors import ArtefactError, InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.names import check_name
 from data_utils.tokenizer import copy_tokenizer
@@ -84,7 +84,7 @@ def main() -> None:
     stores = under(base, settings.scores)
     store = stores / f"diff-{settings.teacher_name}-{settings.ref_name}"
     manifest = open_store(store, corpus)
-    if manifest["report"]["seen_in_training"] and not settings.allow_reference_data:
+    if manifest.counts["seen_in_training"] and not settings.allow_reference_data:
         raise InputError(
             "the reference was trained on some of the scored sequences",
             where=store,
@@ -105,35 +105,39 @@ def main() -> None:
         asdict(settings),
         {
             "corpus": (corpus.folder, corpus.identity),
-            "scores": (store, {"kind": "scores", "fingerprint": manifest["fingerprint"]}),
+            "scores": (store, manifest.identity),
         },
     )
     made = output.make(lambda: construct(corpus, store, manifest, settings, output))
     print_account(made, output.folder)
 
 
-def open_store(store: Path, corpus: Corpus) -> dict:
-    """The difference store's manifest; it must be of this corpus."""
+def open_store(store: Path, corpus: Corpus) -> artefact.Manifest:
+    """The difference store's manifest; one of another corpus is an InputError."""
     manifest = artefact.require(store, "scores", FIX, contents=True)
-    if manifest is None or manifest["content"].get("type") != "difference":
-        raise InputError("this is no store of differences", where=store, fix=FIX)
-    if manifest["report"]["corpus"] != corpus.identity["fingerprint"]:
+    if manifest is None or manifest.content.get("type") != "difference":
+        raise InputError("this is not a store of differences", where=store, fix=FIX)
+    scored = manifest.input_fingerprint("corpus")
+    if scored is None or "seen_in_training" not in manifest.counts:
+        what = "the differences were made by an earlier version, which did not record their corpus"
+        raise ArtefactError(what, where=store, fix=f"remove this folder and {FIX}")
+    if scored != corpus.identity["fingerprint"]:
         raise InputError(
             "the scores are of another corpus",
             where=store,
             expected=f"corpus {corpus.identity['fingerprint'][:12]}",
-            found=manifest["report"]["corpus"][:12],
+            found=scored[:12],
             fix="give the corpus that was scored (DATA_DIR), or score this one",
         )
     return manifest
 
 
 def construct(
-    corpus: Corpus, store: Path, manifest: dict, settings: Settings, output: Output
+    corpus: Corpus, store: Path, manifest: artefact.Manifest, settings: Settings, output: Output
 ) -> None:
     """Write the selected rows and the account of all rows."""
-    values = CRITERIA[settings.criterion](Differences(store, manifest["inputs"], settings.seed))
-    first_row = manifest["counts"]["first_row"]
+    values = CRITERIA[settings.criterion](Differences(store, manifest.inputs, settings.seed))
+    first_row = manifest.counts["first_row"]
     keep = number_to_keep(values, corpus, first_row, settings.ratio, settings.tokens)
     rows = top(values, keep)
     rows += first_row
@@ -157,9 +161,9 @@ def account(values: np.ndarray, rows: np.ndarray, all_rows: int) -> dict:
     }
 
 
-def print_account(manifest: dict, folder: Path) -> None:
+def print_account(manifest: artefact.Manifest, folder: Path) -> None:
     """Say what became of every row; the parts must be the whole."""
-    c = manifest["counts"]
+    c = manifest.counts
     print(
         f"{folder}: {c['tokens']:,} tokens; {c['kept']:,} kept + {c['dropped']:,} dropped + "
         f"{c['without_a_defined_difference']:,} without a defined difference + "

@@ -64,7 +64,7 @@ def main() -> None:
 def split(part: Corpus, output: Output) -> None:
     """Link the part's files under new numbers and write the manifest."""
     files, linked = [], {}
-    known = {entry["name"]: entry for entry in (part.manifest or {"files": []})["files"]}
+    known = {entry["name"]: entry for entry in (part.manifest.files if part.manifest else [])}
     names = (f"{part.split}_{{}}.bin", f"{part.split}_{{}}.idx")
     names += ("domain_{}.npy", "source_row_{}.npy")
     for number in range(len(part.shards)):

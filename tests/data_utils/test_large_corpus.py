@@ -12,7 +12,7 @@ import sys
 import numpy as np
 import pytest
 
-from data_utils import artefact, atomic_files
+from data_utils import artefact
 from data_utils.program import CODE_ROOT
 from data_utils.shards import HEADER, MAGIC
 
@@ -65,16 +65,9 @@ def folder(tmp_path_factory):
 def write_manifest(folder):
     """A manifest with all the files, whose checksums nobody computed."""
     sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
-    manifest = {
-        "kind": "corpus",
-        "format": artefact.FORMAT,
-        "content": {"max_length": LENGTH},
-        "counts": {},
-        "inputs": {},
-        "files": [{"name": n, "size": size, "sha256": "0" * 64} for n, size in sizes.items()],
-    }
-    manifest["fingerprint"] = artefact.fingerprint(manifest)
-    atomic_files.write_json(folder / artefact.MANIFEST, manifest)
+    files = [{"name": n, "size": size, "sha256": "0" * 64} for n, size in sizes.items()]
+    content = {"max_length": LENGTH}
+    artefact.Manifest(folder, "corpus", artefact.FORMAT, content, {}, {}, files, {}, {}).write()
 
 
 @pytest.mark.parametrize("manifest", [False, True])

@@ -31,9 +31,9 @@ def save_run(base: Path, name: str, corpus: Path, losses: np.ndarray, seed: int 
     lines = [{"step": s, "loss": 9 - 0.1 * s} for s in range(1, STEPS + 1)]
     lines[-1]["valid_loss"] = 8.5
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    trained_on = {"sequences": STEPS * BATCH, "tokens": 1234}
-    manifest = output.finish(["model.safetensors"], {"step": STEPS}, {"trained_on": trained_on})
-    save_losses(base, name, losses, manifest["fingerprint"])
+    counts = {"step": STEPS, "sequences": STEPS * BATCH, "tokens": 1234}
+    manifest = output.finish(["model.safetensors"], counts)
+    save_losses(base, name, losses, manifest.fingerprint)
     return f"{name}=results/{name}"
 
 

@@ -95,13 +95,13 @@ def base(tmp_path, tokenizer_folder) -> Path:
 def store(base: Path, corpus: Path, r: np.ndarray) -> None:
     """A finished difference store of rows FIRST .. FIRST + SCORED - 1."""
     folder = base / "scores/diff-T-R"
-    output = Output(folder, "scores", "tests", {"type": "difference"}, {}).begin()
+    inputs = {"corpus": (corpus, artefact.identity(corpus, "corpus", ""))}
+    output = Output(folder, "scores", "tests", {"type": "difference"}, {}, inputs).begin()
     np.save(folder / FILE, r)
     undefined = int(np.isnan(r).sum())
     counts = {"sequences": len(r), "first_row": FIRST}
-    counts["without_a_defined_difference"] = undefined
-    fingerprint = artefact.identity(corpus, "corpus", "")["fingerprint"]
-    output.finish([FILE], counts, {"corpus": fingerprint, "seen_in_training": False})
+    counts |= {"without_a_defined_difference": undefined, "seen_in_training": False}
+    output.finish([FILE], counts)
 
 
 def run(monkeypatch, base: Path, *words: object, corpus: str = "corpus") -> None:
@@ -138,7 +138,7 @@ def test_the_selected_corpus(ratio, base, monkeypatch, capsys):
     assert len(expected) == {0.5: 7, 0.3: 4, 1.0: 14}[ratio]
     check_rows(base, folder, expected)
     manifest = artefact.require(folder, "corpus", "", contents=True)
-    counts = manifest["counts"]
+    counts = manifest.counts
     assert counts["kept"] == counts["sequences"] == len(expected)
     assert counts["shards"] == math.ceil(len(expected) / 3)
     assert counts["tokens"] == int(Corpus(base / "corpus").lengths(np.array(expected)).sum())
@@ -149,9 +149,9 @@ def test_the_selected_corpus(ratio, base, monkeypatch, capsys):
     text = f"{len(expected)} kept + {14 - len(expected)} dropped + 2 without a defined difference"
     assert f"{text} + 14 not scored = 30 rows" in capsys.readouterr().out
     source = artefact.read_manifest(base / "corpus")
-    assert manifest["inputs"]["corpus"]["fingerprint"] == source["fingerprint"]
+    assert manifest.inputs["corpus"]["fingerprint"] == source.fingerprint
     for name in ("tokenizer", "eos_id", "max_length"):
-        assert manifest["content"][name] == source["content"][name]
+        assert manifest.content[name] == source.content[name]
     assert Corpus(folder).tokenizer_folder is not None
     before = (folder / artefact.MANIFEST).read_bytes()
     run(monkeypatch, base, ratio, "--shard-size", 3)
@@ -213,7 +213,7 @@ def test_a_store_of_another_kind(base, monkeypatch):
     with pytest.raises(InputError, match="there are no scores"):
         run(monkeypatch, base)
     make.save_scores(folder, base / "corpus", "m", [-1.0], [1])
-    with pytest.raises(InputError, match="no store of differences"):
+    with pytest.raises(InputError, match="not a store of differences"):
         run(monkeypatch, base)
     (folder / artefact.MANIFEST).unlink()
     with pytest.raises(ArtefactError, match="unfinished"):

@@ -40,10 +40,10 @@ def base(tmp_path_factory, tokenizer_folder) -> Path:
     rows = make.random_rows(ROWS, 600, 0, longest=40)
     corpus = make.save_corpus(base / "corpus", rows, tokenizer_folder, shard_size=90)
     folder = base / "scores/diff-T-R"
-    output = Output(folder, "scores", "tests", {"type": "difference"}, {}).begin()
+    inputs = {"corpus": (corpus, artefact.identity(corpus, "corpus", ""))}
+    output = Output(folder, "scores", "tests", {"type": "difference"}, {}, inputs).begin()
     np.save(folder / FILE, np.random.default_rng(0).normal(size=ROWS).round(1))
-    report = {"corpus": artefact.identity(corpus, "corpus", "")["fingerprint"]}
-    output.finish([FILE], {"first_row": 0}, report | {"seen_in_training": False})
+    output.finish([FILE], {"first_row": 0, "seen_in_training": False})
     for name in ("log.out", "log.err"):
         (base / name).touch()
     return base
