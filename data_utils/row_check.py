@@ -1,6 +1,6 @@
-"""Whether a shard's rows are what a corpus may have: all are looked at when it is opened.
+"""Whether a shard's rows are what a corpus may have: all are checked when it is opened.
 
-That costs 12 bytes a row, read in order, and is done once in a process.
+That reads 12 bytes per row, in order, once per process.
 """
 
 import os
@@ -11,14 +11,14 @@ import numpy as np
 from data_utils.errors import ArtefactError
 from data_utils.shards import HEADER, VERIFY, Header
 
-ROWS = 1 << 16  # looked at together: their numbers stay in the processor's cache
+ROWS = 1 << 16  # checked together: their numbers stay in the processor's cache
 
 
 def longest_row(header: Header) -> tuple[int, int]:
-    """(tokens of the shard's longest row, its number), (0, 0) of none.
+    """(tokens of the shard's longest row, its number), (0, 0) without rows.
 
-    Each row must have a token at least and begin where the one before it ends; an ArtefactError
-    names the row that does not.
+    Raises an ArtefactError that names a row without tokens or one that does not begin where the row
+    before it ends.
     """
     state = os.stat(f"{header.prefix}.idx")
     return _longest_row(header, state.st_ino, state.st_mtime_ns)
@@ -27,18 +27,17 @@ def longest_row(header: Header) -> tuple[int, int]:
 @lru_cache(maxsize=1 << 12)
 def _longest_row(header: Header, *_: int) -> tuple[int, int]:
     n, longest, expected = header.sequences, (0, 0), 0
-    # Read, not mapped: the pages of a large corpus would count as this process's memory.
-    with open(f"{header.prefix}.idx", "rb") as file:
-        for start in range(0, n, ROWS):
-            count, places = min(ROWS, n - start), HEADER.size + 4 * n
-            number = file.fileno()
-            lengths = np.frombuffer(os.pread(number, 4 * count, HEADER.size + 4 * start), "<i4")
-            offsets = np.frombuffer(os.pread(number, 8 * count, places + 8 * start), "<i8")
-            ends = expected + np.cumsum(lengths, dtype=np.int64)
-            _check(header, start, lengths, offsets == (ends - lengths) * header.dtype.itemsize)
-            at = int(lengths.argmax())
-            longest = max(longest, (int(lengths[at]), -start - at))  # of equal ones the first
-            expected = int(ends[-1])
+    index = f"{header.prefix}.idx"
+    for start in range(0, n, ROWS):
+        # Read, not mapped: the pages of a large corpus would count as this process's memory.
+        count, places = min(ROWS, n - start), HEADER.size + 4 * n
+        lengths = np.fromfile(index, "<i4", count, offset=HEADER.size + 4 * start)
+        offsets = np.fromfile(index, "<i8", count, offset=places + 8 * start)
+        ends = expected + np.cumsum(lengths, dtype=np.int64)
+        _check(header, start, lengths, offsets == (ends - lengths) * header.dtype.itemsize)
+        at = int(lengths.argmax())
+        longest = max(longest, (int(lengths[at]), -start - at))  # of equal ones the first
+        expected = int(ends[-1])
     return longest[0], -longest[1]
 
 
@@ -48,8 +47,6 @@ def _check(header: Header, start: int, lengths: np.ndarray, joined: np.ndarray) 
         return
     none = lengths < 1
     row = int(none.argmax() if none.any() else joined.argmin())
-    what = (
-        f"has {lengths[row]} tokens" if none.any() else "does not begin where the one before ends"
-    )
+    what = f"has {lengths[row]} tokens" if none.any() else "does not begin where the last one ends"
     where = f"{header.prefix}.idx"
     raise ArtefactError(f"row {start + row} of the shard {what}", where=where, fix=VERIFY)

@@ -181,7 +181,7 @@ def count_tokens(corpus: Corpus, rows: np.ndarray, eos_id: int) -> np.ndarray:
         part = rows[start : start + ROWS]
         lengths = corpus.lengths(part)
         ends = np.cumsum(lengths)
-        before = np.concatenate([[0], np.cumsum(np.concatenate(list(corpus.runs(part))) != eos_id)])
+        before = np.concatenate([[0], np.cumsum(np.concatenate(corpus.sequences(part)) != eos_id)])
         # The last token of a row is a label only.
         inputs_end = np.maximum(ends - 1, ends - lengths)
         counts[start : start + ROWS] = before[inputs_end] - before[ends - lengths]
