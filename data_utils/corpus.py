@@ -16,7 +16,6 @@ import numpy as np
 from data_utils import artefact
 from data_utils.atomic_files import atomic_file
 from data_utils.errors import ArtefactError, InputError
-from data_utils.row_check import longest_row
 from data_utils.shards import Shard, allow_open_files, find_shards
 from data_utils.tokenizer import OTHER_FOLDER, load_tokenizer
 
@@ -98,16 +97,16 @@ class Corpus:
     def _check_shards(self) -> None:
         """All tokens are of one type, and no row is longer than announced: readers rely on it."""
         for shard in self.shards:
-            if shard.header.dtype != self.dtype:
+            if shard.dtype != self.dtype:
                 raise ArtefactError(
                     f"tokens of another type than those of {self.shards[0].prefix.name}",
                     where=f"{shard.prefix}.idx",
                     expected=self.dtype,
-                    found=shard.header.dtype,
+                    found=shard.dtype,
                     fix="put corpora of different token types into folders of their own",
                 )
         for shard in self.shards:
-            longest, row = longest_row(shard.header)
+            longest, row = shard.longest_row()
             if longest > self.max_length:
                 raise self._too_long(shard.prefix, row, longest)
 
@@ -125,7 +124,7 @@ class Corpus:
     @property
     def dtype(self) -> np.dtype:
         """Type of a stored token."""
-        return self.shards[0].header.dtype
+        return self.shards[0].dtype
 
     @property
     def tokenizer_folder(self) -> Path | None:

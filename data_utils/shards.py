@@ -18,9 +18,9 @@ import re
 import resource
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from data_utils.errors import ArtefactError, EnvironmentFault
 MAGIC = b"MMIDIDX\0\0"
 HEADER = struct.Struct("<9sQBQQ")
 TOKEN_TYPES = {4: np.dtype("<i4"), 8: np.dtype("<u2")}
+ROWS = 1 << 16  # checked together: their numbers stay in the processor's cache
 OPEN_FILES, OTHER_FILES = 1 << 16, 128  # at most; besides the shards
 VERIFY = "python3 tools/verify.py on its folder shows all damage; get or make the shard again"
 
@@ -69,80 +70,70 @@ def write_index(prefix: Path, lengths: np.ndarray, dtype: np.dtype) -> None:
         file.write(np.arange(len(lengths) + 1, dtype="<i8"))
 
 
-@dataclass(frozen=True)
-class Header:
-    """What a shard's index says: type of a token, sequences, and tokens in the .bin."""
-
-    prefix: Path
-    dtype: np.dtype
-    sequences: int
-    tokens: int
-
-
-def read_header(prefix: Path) -> Header:
-    """Compare a shard's two files; raises an ArtefactError that names the one that does not fit."""
-    index, data = prefix.with_name(prefix.name + ".idx"), prefix.with_name(prefix.name + ".bin")
-    for path in (index, data):
-        if not path.is_file():
-            raise ArtefactError("a file of a shard is missing", where=path, fix=VERIFY)
-    with open(index, "rb") as file:
-        head = file.read(HEADER.size)
-        if len(head) < HEADER.size or head[:9] != MAGIC:
-            raise ArtefactError("this is not an MMIDIDX index", where=index, fix=VERIFY)
-        _, version, code, n, entries = HEADER.unpack(head)
-        if version != 1 or code not in TOKEN_TYPES:
-            raise ArtefactError(
-                "unknown index format",
-                where=index,
-                expected="version 1 with tokens of type 4 (int32) or 8 (uint16)",
-                found=f"version {version}, type {code}",
-                fix=VERIFY,
-            )
-        _same_size(index, HEADER.size + 12 * n + 8 * entries, "wrong size")
-        last = [
-            int.from_bytes(os.pread(file.fileno(), size, place), "little", signed=True)
-            for size, place in ((8, HEADER.size + 12 * n - 8), (4, HEADER.size + 4 * n - 4))
-        ]
-    size = last[0] + last[1] * TOKEN_TYPES[code].itemsize if n else 0
-    _same_size(data, size, "the size does not match the index")
-    return Header(prefix, TOKEN_TYPES[code], n, size // TOKEN_TYPES[code].itemsize)
-
-
-def _same_size(path: Path, size: int, what: str) -> None:
-    found = path.stat().st_size
-    if found != size:
-        raise ArtefactError(what, where=path, expected=f"{size} bytes", found=found, fix=VERIFY)
-
-
 class Shard:
     """One shard, memory-mapped when it is first read: two open files for as long as it lives."""
 
     def __init__(self, prefix: Path) -> None:
-        self.prefix, self.header = prefix, read_header(prefix)
+        """Compare its two files; raises an ArtefactError that names the one that does not fit."""
+        self.prefix = prefix
+        self.index, self.data = Path(f"{prefix}.idx"), Path(f"{prefix}.bin")
+        for path in (self.index, self.data):
+            if not path.is_file():
+                raise ArtefactError("a file of a shard is missing", where=path, fix=VERIFY)
+        with open(self.index, "rb") as file:
+            head = file.read(HEADER.size)
+        if len(head) < HEADER.size or head[:9] != MAGIC:
+            raise ArtefactError("this is not an MMIDIDX index", where=self.index, fix=VERIFY)
+        _, version, code, self.rows, entries = HEADER.unpack(head)
+        if version != 1 or code not in TOKEN_TYPES:
+            raise ArtefactError(
+                "unknown index format",
+                where=self.index,
+                expected="version 1 with tokens of type 4 (int32) or 8 (uint16)",
+                found=f"version {version}, type {code}",
+                fix=VERIFY,
+            )
+        self.dtype = TOKEN_TYPES[code]
+        self.places = HEADER.size, HEADER.size + 4 * self.rows  # of lengths, of offsets
+        _same_size(self.index, HEADER.size + 12 * self.rows + 8 * entries, "wrong size")
+        lengths, offsets = self.read(max(self.rows - 1, 0), 1 if self.rows else 0)
+        size = int(offsets[0]) + int(lengths[0]) * self.dtype.itemsize if self.rows else 0
+        _same_size(self.data, size, "the size does not match the index")
+        self.size = size // self.dtype.itemsize  # tokens
 
     def __len__(self) -> int:
-        return self.header.sequences
+        return self.rows
 
-    @cached_property
-    def _index(self) -> np.ndarray:
-        return map_file(Path(f"{self.prefix}.idx"))
+    def read(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """(lengths int32, offsets int64 in bytes) of rows first .. first + count - 1, [count] each.
+
+        Read, not mapped: all pages of a large corpus would count as this process's memory.
+        """
+        lengths, offsets = self.places
+        return (
+            np.fromfile(self.index, "<i4", count, offset=lengths + 4 * first),
+            np.fromfile(self.index, "<i8", count, offset=offsets + 8 * first),
+        )
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """Tokens of each row, [n] int32."""
-        return np.ndarray(len(self), "<i4", self._index, HEADER.size)
+        """Tokens of each row, [rows] int32."""
+        return np.ndarray(self.rows, "<i4", self._numbers, self.places[0])
 
     @cached_property
     def offsets(self) -> np.ndarray:
-        """Where each row begins in the .bin, [n] int64 in bytes."""
-        return np.ndarray(len(self), "<i8", self._index, HEADER.size + 4 * len(self))
+        """Where each row begins in the .bin, [rows] int64 in bytes."""
+        return np.ndarray(self.rows, "<i8", self._numbers, self.places[1])
+
+    @cached_property
+    def _numbers(self) -> np.ndarray:
+        return map_file(self.index)
 
     @cached_property
     def tokens(self) -> np.ndarray:
         """The tokens of all rows, back to back."""
-        if not self.header.tokens:  # an empty file cannot be mapped
-            return np.empty(0, self.header.dtype)
-        return map_file(Path(f"{self.prefix}.bin")).view(self.header.dtype)
+        # An empty file cannot be mapped.
+        return map_file(self.data).view(self.dtype) if self.size else np.empty(0, self.dtype)
 
     def spans(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(first token of each row in tokens, its length), [len(rows)] int64 each.
@@ -150,16 +141,47 @@ class Shard:
         Raises an ArtefactError that names a row whose tokens are not in the .bin.
         """
         offsets, lengths = self.offsets[rows], self.lengths[rows].astype(np.int64)
-        itemsize = self.header.dtype.itemsize
-        left = self.header.tokens * itemsize - offsets - itemsize * lengths
-        bad = (offsets < 0) | (lengths < 0) | (left < 0) | (offsets % itemsize != 0)
+        starts, rest = np.divmod(offsets, self.dtype.itemsize)
+        bad = (starts < 0) | (lengths < 0) | (starts > self.size - lengths) | (rest != 0)
         if bad.any():
-            raise ArtefactError(
-                f"row {rows[bad.argmax()]} of the shard points outside its .bin",
-                where=f"{self.prefix}.idx",
-                fix=VERIFY,
-            )
-        return offsets // itemsize, lengths
+            self.refuse(rows[bad.argmax()], "points outside its .bin")
+        return starts, lengths
+
+    def longest_row(self) -> tuple[int, int]:
+        """(tokens of its longest row, the number of that row), (0, 0) without rows.
+
+        Reads 12 bytes per row, once per process. Raises an ArtefactError that names a row without
+        tokens or one that does not begin where the row before it ends.
+        """
+        state = os.stat(self.index)
+        return _longest_row(self.prefix, state.st_ino, state.st_mtime_ns)
+
+    def refuse(self, row: int, what: str) -> NoReturn:
+        """Raise the ArtefactError of a row."""
+        raise ArtefactError(f"row {row} of the shard {what}", where=self.index, fix=VERIFY)
+
+
+@lru_cache(maxsize=1 << 12)
+def _longest_row(prefix: Path, *_: int) -> tuple[int, int]:
+    shard, longest, expected = Shard(prefix), (0, 0), 0
+    for start in range(0, len(shard), ROWS):
+        lengths, offsets = shard.read(start, min(ROWS, len(shard) - start))
+        ends = expected + np.cumsum(lengths, dtype=np.int64)
+        bad = (lengths < 1) | (offsets != (ends - lengths) * shard.dtype.itemsize)
+        if bad.any():
+            row = int(bad.argmax())
+            none, apart = f"has {lengths[row]} tokens", "does not begin where the last one ends"
+            shard.refuse(start + row, none if lengths[row] < 1 else apart)
+        at = int(lengths.argmax())
+        longest = max(longest, (int(lengths[at]), -start - at))  # of equal ones the first
+        expected = int(ends[-1])
+    return longest[0], -longest[1]
+
+
+def _same_size(path: Path, size: int, what: str) -> None:
+    found = path.stat().st_size
+    if found != size:
+        raise ArtefactError(what, where=path, expected=f"{size} bytes", found=found, fix=VERIFY)
 
 
 def map_file(path: Path) -> np.ndarray:

@@ -135,27 +135,28 @@ def construct(
     corpus: Corpus, store: Path, manifest: dict, settings: Settings, output: Output
 ) -> None:
     """Write the selected rows and the account of all rows."""
-    values = CRITERIA[settings.criterion](Differences(store, manifest["inputs"], settings.seed))
-    first_row = manifest["counts"]["first_row"]
-    order = descending(values)
-    keep = number_to_keep(order, corpus, first_row, settings.ratio, settings.tokens)
-    rows = first_row + np.sort(order[:keep])
+    differences = Differences(store, manifest["inputs"], settings.seed)
+    rows, account = choose(corpus, differences, manifest["counts"]["first_row"], settings)
     files, shards, tokens = copy_shards(corpus, rows, output.folder, settings.shard_size)
     if corpus.tokenizer_folder is not None:
         files += copy_tokenizer(corpus.tokenizer_folder, output.folder / "tokenizer")
-    counts = {"shards": shards, "sequences": keep, "tokens": tokens, "domains": corpus.domains}
-    output.finish(files, counts | account(rows, len(order), len(values), len(corpus)))
+    counts = {"shards": shards, "sequences": len(rows), "tokens": tokens, "domains": corpus.domains}
+    output.finish(files, counts | account)
 
 
-def account(rows: np.ndarray, defined: int, scored: int, all_rows: int) -> dict:
-    """What became of every row of the corpus: those kept, with a defined value, scored, and all."""
-    assert (rows[1:] > rows[:-1]).all(), "a row is selected twice, or not in order"
-    return {
-        "kept": len(rows),
-        "dropped": defined - len(rows),
-        "without_a_defined_difference": scored - defined,
-        "not_scored": all_rows - scored,
-        "rows_of_the_corpus": all_rows,
+def choose(
+    corpus: Corpus, store: Differences, first_row: int, settings: Settings
+) -> tuple[np.ndarray, dict[str, int]]:
+    """(the selected rows of the corpus, ascending; what became of every row of it)."""
+    values = CRITERIA[settings.criterion](store)
+    order = descending(values)
+    keep = number_to_keep(order, corpus, first_row, settings.ratio, settings.tokens)
+    return first_row + np.sort(order[:keep]), {
+        "kept": keep,
+        "dropped": len(order) - keep,
+        "without_a_defined_difference": len(values) - len(order),
+        "not_scored": len(corpus) - len(values),
+        "rows_of_the_corpus": len(corpus),
     }
 
 

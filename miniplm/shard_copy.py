@@ -13,7 +13,7 @@ from tqdm import tqdm
 from data_utils.atomic_files import atomic_file
 from data_utils.corpus import Corpus, write_side
 from data_utils.errors import ArtefactError
-from data_utils.shards import read_header, write_index
+from data_utils.shards import Shard, write_index
 
 ROWS = 1 << 12  # gathered in memory and written at once
 
@@ -32,7 +32,7 @@ def copy_shards(
                 bar.update(len(part))
             else:
                 copy_shard(corpus, part, prefix, bar)
-            tokens += read_header(prefix).tokens
+            tokens += Shard(prefix).size
             names = [f"{prefix.name}.bin", f"{prefix.name}.idx", f"domain_{shards}.npy"]
             names.append(f"source_row_{shards}.npy")
             files += [name for name in names if (folder / name).exists()]
@@ -59,5 +59,5 @@ def is_there(prefix: Path, rows: np.ndarray) -> bool:
     number = prefix.name.rpartition("_")[2]
     with contextlib.suppress(ArtefactError, OSError, ValueError, EOFError):
         copied = np.load(prefix.with_name(f"source_row_{number}.npy"), allow_pickle=False)
-        return np.array_equal(copied, rows) and read_header(prefix).sequences == len(rows)
+        return np.array_equal(copied, rows) and len(Shard(prefix)) == len(rows)
     return False
