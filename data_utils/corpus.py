@@ -88,6 +88,12 @@ class Corpus:
             return int(match[1]), "a guess from its folder's name"
         return DEFAULT_LENGTH, "a guess: its folder's name says no number"
 
+    @cached_property
+    def first_row(self) -> int:
+        """The number that its first row has in the whole corpus."""
+        before = range(self.first_shard)
+        return sum(len(Shard(self.folder / f"{self.split}_{number}")) for number in before)
+
     @property
     def announced(self) -> str:
         """The most tokens per row, in words."""
@@ -100,7 +106,7 @@ class Corpus:
             if shard.dtype != self.dtype:
                 raise ArtefactError(
                     f"tokens of another type than those of {self.shards[0].prefix.name}",
-                    where=f"{shard.prefix}.idx",
+                    where=shard.index,
                     expected=self.dtype,
                     found=shard.dtype,
                     fix="put corpora of different token types into folders of their own",
@@ -108,11 +114,11 @@ class Corpus:
         for shard in self.shards:
             longest, row = shard.longest_row()
             if longest > self.max_length:
-                raise self._too_long(shard.prefix, row, longest)
+                raise self._too_long(shard, row, longest)
 
-    def _too_long(self, prefix: Path, row: int, tokens: int) -> InputError | ArtefactError:
+    def _too_long(self, shard: Shard, row: int, tokens: int) -> InputError | ArtefactError:
         what = f"row {row} of the shard is longer than the corpus announces"
-        said = {"where": f"{prefix}.idx", "expected": self.announced, "found": tokens}
+        said = {"where": shard.index, "expected": self.announced, "found": tokens}
         if self.length_guess:
             adopt = f"python3 tools/verify.py --adopt {self.folder} --max-length {tokens}"
             if self.manifest is not None:

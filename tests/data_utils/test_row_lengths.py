@@ -1,6 +1,5 @@
 """What a corpus announces of its rows holds: it is checked when it is opened."""
 
-import re
 import struct
 import sys
 
@@ -116,17 +115,6 @@ def test_rows_without_tokens(shapes, row, tmp_path):
     folder = plain(tmp_path / "qwen-8", *shapes)
     found = rf"row {row} .* 0 tokens.*data_{len(shapes) - 1}\.idx"
     with pytest.raises(ArtefactError, match=found) as caught:
-        Corpus(folder)
-    assert caught.value.code == 3
-
-
-@pytest.mark.parametrize("change", [lambda d: d[:-2], lambda d: d + b"12", lambda d: b""])
-@pytest.mark.parametrize("suffix", [".bin", ".idx"])
-def test_sizes_that_do_not_match(change, suffix, tmp_path):
-    folder = plain(tmp_path / "qwen-8", [2, 3], [4])
-    path = folder / f"data_0{suffix}"
-    path.write_bytes(change(path.read_bytes()))
-    with pytest.raises(ArtefactError, match=re.escape(path.name)) as caught:
         Corpus(folder)
     assert caught.value.code == 3
 
