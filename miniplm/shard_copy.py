@@ -28,7 +28,7 @@ def copy_shards(
             part = rows[start : start + shard_size]
             prefix = folder / f"{corpus.split}_{shards}"
             if is_there(prefix, part):
-                bar.initial += len(part)  # its time left is that of what is to be copied
+                bar.initial += len(part)  # so that the time left is that of the rest
                 bar.update(len(part))
             else:
                 copy_shard(corpus, part, prefix, bar)
@@ -41,7 +41,7 @@ def copy_shards(
 
 
 def copy_shard(corpus: Corpus, rows: np.ndarray, prefix: Path, bar: tqdm) -> None:
-    """Write rows (ascending) as one shard; the file with their numbers, written last, ends it."""
+    """Write ascending rows as one shard; it is complete with the file of their numbers."""
     with atomic_file(prefix.with_name(prefix.name + ".bin")) as file:
         for start in range(0, len(rows), ROWS):
             sequences = corpus.sequences(rows[start : start + ROWS])
