@@ -16,12 +16,11 @@ import numpy as np
 from data_utils import artefact
 from data_utils.atomic_files import atomic_file
 from data_utils.errors import ArtefactError, InputError
-from data_utils.shards import Shard, allow_open_files, find_shards
+from data_utils.shards import SIDES, Shard, allow_open_files, find_shards
 from data_utils.tokenizer import OTHER_FOLDER, load_tokenizer
 
 DEFAULT_LENGTH = 1025
 MAX_DOMAINS = 255
-SIDES = {"domain": np.dtype("u1"), "source_row": np.dtype("<i8")}
 BLOCK = 1 << 20  # rows looked up together: all rows of a corpus would need several numbers each
 # Sources of what was planted to see what a selection makes of it.
 NOISE, BOILERPLATE = "planted noise", "planted boiler-plate"
@@ -72,21 +71,14 @@ class Corpus:
         allow_open_files(len(self.shards))
         self.starts = np.cumsum([0, *map(len, self.shards)])  # each shard's first row, [shards + 1]
         self.fallback_tokenizer = fallback_tokenizer
-        self.max_length, self.length_guess = self._max_length(max_length)
+        known = max_length or (self.manifest or {"content": {}})["content"].get("max_length")
+        in_name = re.search(r"-([1-9]\d*)$", folder.name)
+        self.length_guessed = not known
+        self.max_length = known or (int(in_name[1]) if in_name else DEFAULT_LENGTH)
         self._check_shards()
 
     def __len__(self) -> int:
         return int(self.starts[-1])
-
-    def _max_length(self, given: int) -> tuple[int, str]:
-        """(the most tokens per row, what that is guessed from or "")."""
-        known = given or (self.manifest or {"content": {}})["content"].get("max_length")
-        if known:
-            return known, ""
-        match = re.search(r"-([1-9]\d*)$", self.folder.name)
-        if match:
-            return int(match[1]), "a guess from its folder's name"
-        return DEFAULT_LENGTH, "a guess: its folder's name says no number"
 
     @cached_property
     def first_row(self) -> int:
@@ -97,7 +89,7 @@ class Corpus:
     @property
     def announced(self) -> str:
         """The most tokens per row, in words."""
-        guess = f" ({self.length_guess})" if self.length_guess else ""
+        guess = " (a guess by its folder's name)" if self.length_guessed else ""
         return f"at most {self.max_length} tokens{guess}"
 
     def _check_shards(self) -> None:
@@ -119,7 +111,7 @@ class Corpus:
     def _too_long(self, shard: Shard, row: int, tokens: int) -> InputError | ArtefactError:
         what = f"row {row} of the shard is longer than the corpus announces"
         said = {"where": shard.index, "expected": self.announced, "found": tokens}
-        if self.length_guess:
+        if self.length_guessed:
             adopt = f"python3 tools/verify.py --adopt {self.folder} --max-length {tokens}"
             if self.manifest is not None:
                 adopt = f"let the folder's name end in -{tokens}"
@@ -210,14 +202,11 @@ class Corpus:
 
         Raises an ArtefactError if only some of the shards have one, or one does not fit its shard.
         """
-        numbers = range(self.first_shard, self.last_shard)
-        files = [self.folder / f"{name}_{number}.npy" for number in numbers]
-        if not any(file.exists() for file in files):
+        if not any(shard.side_file(name).exists() for shard in self.shards):
             return None
         values = np.empty(len(rows), SIDES[name])
         for number, where, inside in self._by_shard(rows):
-            side = load_side(files[number], len(self.shards[number]), SIDES[name])
-            values[where] = side[inside]
+            values[where] = self.shards[number].side(name)[inside]
         return values
 
     def _by_shard(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
@@ -240,26 +229,6 @@ class Corpus:
             return f"{text} (tokens {self.row(row)[:10].tolist()} ...)"
         start = load_tokenizer(self.tokenizer_folder).decode(self.row(row)[:24].tolist())
         return f"{text} ({json.dumps(start, ensure_ascii=False)} ...)"
-
-
-def load_side(path: Path, rows: int, dtype: np.dtype) -> np.ndarray:
-    """A side file, mapped, [rows]; an ArtefactError if it does not fit its shard."""
-    fix = "make the corpus again"
-    try:
-        values = np.load(path, mmap_mode="r", allow_pickle=False)
-    except FileNotFoundError:
-        raise ArtefactError("a file of the corpus is missing", where=path, fix=fix) from None
-    except (ValueError, EOFError) as error:
-        raise ArtefactError(f"not readable ({error})", where=path, fix=fix) from error
-    if values.shape != (rows,) or values.dtype != dtype:
-        raise ArtefactError(
-            "the file does not fit its shard",
-            where=path,
-            expected=f"{rows} rows of {dtype}",
-            found=f"{' x '.join(map(str, values.shape))} of {values.dtype}",
-            fix=fix,
-        )
-    return values
 
 
 def write_side(folder: Path, name: str, number: int, values: np.ndarray) -> str:

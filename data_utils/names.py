@@ -18,15 +18,8 @@ from data_utils.errors import InputError
 CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 LONGEST_NAME = 200  # bytes; a file system takes 255, and endings and temporary names add to it
 LONGEST_PART, LONGEST_PATH = 255, 3500  # the system's 4,096 less what programs append
-# Variables of scripts/common.sh that folders are named after, and the flags that they stand for.
-VARIABLES = {
-    "DATA_NAME": "pile",
-    "TOKENIZER_NAME": "qwen",
-    "MAX_LENGTH": "1025",
-    "TEACHER_NAME": "qwen_1.8B",
-    "REF_NAME": "qwen_104M",
-    "RATIO": "0.5",
-}
+# The variables of scripts/common.sh that folders are named after, in the flags that they stand for;
+# and those of them that a flag has beside others, with their defaults.
 FLAGS = {
     "data-dir": "processed_data/pretrain/{DATA_NAME}/{TOKENIZER_NAME}-{MAX_LENGTH}",
     "scores": "results/scores/{DATA_NAME}/{TOKENIZER_NAME}-{MAX_LENGTH}",
@@ -35,6 +28,7 @@ FLAGS = {
     "ref-name": "{REF_NAME}",
     "ratio": "{RATIO}",
 }
+PARTS = {"DATA_NAME": "pile", "TOKENIZER_NAME": "qwen", "MAX_LENGTH": "1025"}
 
 
 def flags_of_variables(
@@ -50,11 +44,11 @@ def flags_of_variables(
     if leading > 1 or "tokens" in given:
         given.add("ratio")  # BASE_PATH RATIO, or a budget in its place
     known = {field.name.replace("_", "-") for field in dataclasses.fields(settings)}
-    exported = {name: environment[name] for name in VARIABLES if environment.get(name)}
+    exported = {name: value for name, value in environment.items() if value}
     flags = []
     for flag, pattern in FLAGS.items():
         if flag in known - given and any(f"{{{name}}}" in pattern for name in exported):
-            flags += [f"--{flag}", pattern.format(**VARIABLES | exported)]
+            flags += [f"--{flag}", pattern.format(**PARTS | exported)]
     if flags:
         print(f"from the environment: {shlex.join(flags)}", file=sys.stderr)
     return flags

@@ -30,6 +30,7 @@ from data_utils.errors import ArtefactError, EnvironmentFault
 MAGIC = b"MMIDIDX\0\0"
 HEADER = struct.Struct("<9sQBQQ")
 TOKEN_TYPES = {4: np.dtype("<i4"), 8: np.dtype("<u2")}
+SIDES = {"domain": np.dtype("u1"), "source_row": np.dtype("<i8")}  # name_K.npy, one per row
 ROWS = 1 << 16  # checked together: their numbers stay in the processor's cache
 OPEN_FILES, OTHER_FILES = 1 << 16, 128  # at most; besides the shards
 VERIFY = "python3 tools/verify.py on its folder shows all damage; get or make the shard again"
@@ -146,6 +147,29 @@ class Shard:
         if bad.any():
             self.refuse(rows[bad.argmax()], "points outside its .bin")
         return starts, lengths
+
+    def side_file(self, name: str) -> Path:
+        """Where its side file of this name (SIDES) is, if it has one."""
+        return self.prefix.with_name(f"{name}_{self.prefix.name.rpartition('_')[2]}.npy")
+
+    def side(self, name: str) -> np.ndarray:
+        """Its side file, mapped, [rows]; raises an ArtefactError if it does not fit."""
+        path, fix = self.side_file(name), "make the corpus again"
+        try:
+            values = np.load(path, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError:
+            raise ArtefactError("a file of the corpus is missing", where=path, fix=fix) from None
+        except (ValueError, EOFError) as error:
+            raise ArtefactError(f"not readable ({error})", where=path, fix=fix) from error
+        if values.shape != (self.rows,) or values.dtype != SIDES[name]:
+            raise ArtefactError(
+                "the file does not fit its shard",
+                where=path,
+                expected=f"{self.rows} rows of {SIDES[name]}",
+                found=f"{' x '.join(map(str, values.shape))} of {values.dtype}",
+                fix=fix,
+            )
+        return values
 
     def longest_row(self) -> tuple[int, int]:
         """(tokens of its longest row, the number of that row), (0, 0) without rows.

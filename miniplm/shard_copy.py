@@ -13,7 +13,7 @@ from tqdm import tqdm
 from data_utils.atomic_files import atomic_file
 from data_utils.corpus import Corpus, write_side
 from data_utils.errors import ArtefactError
-from data_utils.shards import Shard, write_index
+from data_utils.shards import SIDES, Shard, write_index
 
 ROWS = 1 << 12  # gathered in memory and written at once
 
@@ -32,10 +32,10 @@ def copy_shards(
                 bar.update(len(part))
             else:
                 copy_shard(corpus, part, prefix, bar)
-            tokens += Shard(prefix).size
-            names = [f"{prefix.name}.bin", f"{prefix.name}.idx", f"domain_{shards}.npy"]
-            names.append(f"source_row_{shards}.npy")
-            files += [name for name in names if (folder / name).exists()]
+            shard = Shard(prefix)
+            paths = (shard.data, shard.index, *map(shard.side_file, SIDES))
+            files += [path.name for path in paths if path.exists()]
+            tokens += shard.size
             shards += 1
     return files, shards, tokens
 
@@ -56,8 +56,7 @@ def copy_shard(corpus: Corpus, rows: np.ndarray, prefix: Path, bar: tqdm) -> Non
 
 def is_there(prefix: Path, rows: np.ndarray) -> bool:
     """Whether an earlier start copied exactly these rows; an incomplete shard is copied again."""
-    number = prefix.name.rpartition("_")[2]
-    with contextlib.suppress(ArtefactError, OSError, ValueError, EOFError):
-        copied = np.load(prefix.with_name(f"source_row_{number}.npy"), allow_pickle=False)
-        return np.array_equal(copied, rows) and len(Shard(prefix)) == len(rows)
+    with contextlib.suppress(ArtefactError):
+        shard = Shard(prefix)
+        return len(shard) == len(rows) and np.array_equal(shard.side("source_row"), rows)
     return False

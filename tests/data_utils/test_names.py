@@ -1,13 +1,14 @@
 """Names and paths that users type are safe file names, or refused before any work."""
 
 import os
+import re
 import sys
 
 import pytest
 
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, parse, under
-from data_utils.names import VARIABLES, flags_of_variables
+from data_utils.names import flags_of_variables
 from data_utils.program import CODE_ROOT
 from eval import compare, lm
 from miniplm import difference, selection
@@ -162,8 +163,9 @@ def test_exported_names_reach_the_selection(variables, words, expected, capsys):
 
 def test_defaults_of_names_are_those_of_the_launchers():
     common = (CODE_ROOT / "scripts/common.sh").read_text(encoding="utf-8")
-    assert all(f"{name}=${{{name}:-{value}}}" in common for name, value in VARIABLES.items())
-    everything = flags_of_variables(selection.Settings, [], VARIABLES)
-    assert parse(selection.Settings, everything) == selection.Settings()
-    with_names = flags_of_variables(difference.Settings, [], VARIABLES)
-    assert parse(difference.Settings, with_names) == difference.Settings()
+    variables = dict(re.findall(r"^(\w+)=\$\{\1:-([^$}]+)\}$", common, re.M))
+    assert len(variables) == 6
+    for settings in (selection.Settings, difference.Settings):
+        flags = flags_of_variables(settings, [], variables)
+        assert "--ref-name" in flags and parse(settings, flags) == settings()
+    assert flags_of_variables(selection.Settings, [], {**variables, "RATIO": ""})[-1] == "qwen_104M"
