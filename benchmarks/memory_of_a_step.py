@@ -3,7 +3,7 @@
     .venv/bin/python benchmarks/memory_of_a_step.py [--layers 1] [--zero-stage 1]
 
 Two parts, because the whole model does not fit here. The real engine (DeepSpeed's ZeRO, our loss)
-takes a step of --layers layers in bf16, which has fp16's sizes: its bytes a parameter. The whole
+takes a step of --layers layers in bf16, which has fp16's sizes: its bytes per parameter. The whole
 trunk's activations, --micro-batch rows of 1,024 tokens, come from fake tensors, with and without
 gradient checkpointing. Every storage counts from its making to its end; what an allocator adds is
 left out. AdamW is the fused one, as on a GPU.
@@ -30,9 +30,11 @@ from torch.utils._pytree import tree_leaves
 
 from cluster.processes import start_processes
 from data_utils.program import CODE_ROOT
-from pretrain.engine import Engine, deepspeed_config
+from pretrain.engine import Engine
 from pretrain.models import count_parameters, new_model, save_memory
+from pretrain.objective import Context
 from pretrain.objectives.language_modelling import Objective
+from pretrain.settings import TrainSettings
 
 CONFIG = CODE_ROOT / "configs/models/qwen/1.2B.json"
 LENGTH, ACCUMULATION = 1025, 2
@@ -73,7 +75,7 @@ class Count(TorchDispatchMode):
 
 
 class FusedAdamW(torch.optim.AdamW):
-    """The engine takes the fused one on a GPU only."""
+    """The engine uses the fused one on a GPU only."""
 
     def __init__(self, parameters, *, fused: bool, **adam) -> None:
         super().__init__(parameters, fused=True, **adam)
@@ -122,13 +124,14 @@ def measure(options: argparse.Namespace) -> dict[str, int]:
         model = new_model(path, 0, "sdpa").train()
         if options.grad_checkpoint:
             save_memory(model)
-        layout = (options.zero_stage, "bf16", options.micro_batch, ACCUMULATION, 1.0, False)
-        engine = Engine(
-            Objective(model, 0),
-            start_processes(60),
-            deepspeed_config(*layout),
-            {"lr": 1e-4},
+        settings = TrainSettings(
+            zero_stage=options.zero_stage,
+            precision="bf16",
+            micro_batch=options.micro_batch,
+            global_batch=options.micro_batch * ACCUMULATION,
         )
+        context = Context(settings, start_processes(60), settings.plan(1), None, 0)
+        engine = Engine(model, Objective(model, context).loss, context, converted=False)
         size = (options.micro_batch, LENGTH)
         batch = {"tokens": torch.randint(1, options.vocab, size)}
         batch["lengths"] = torch.full((options.micro_batch,), LENGTH)

@@ -22,8 +22,6 @@ from data_utils.tokenizer import OTHER_FOLDER, load_tokenizer
 DEFAULT_LENGTH = 1025
 MAX_DOMAINS = 255
 BLOCK = 1 << 20  # rows looked up together: all rows of a corpus would need several numbers each
-# Sources of what was planted to see what a selection makes of it.
-NOISE, BOILERPLATE = "planted noise", "planted boiler-plate"
 
 
 class Corpus:

@@ -1,7 +1,7 @@
-"""Flags of a program: a dataclass is the interface, launchers and people fill it in.
+"""Flags of a program: a dataclass is the interface, which launchers and people fill in.
 
-Relative paths are under BASE_PATH; those that begin with configs/ are looked for in the code's
-root if BASE_PATH has none.
+Relative paths are under BASE_PATH; those that begin with configs/ are also looked for in the
+code's root, if BASE_PATH does not have them.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from data_utils.names import absolute
 from data_utils.program import CODE_ROOT
 
 Settings = TypeVar("Settings")
-# The file by itself: importing the package takes longer than what most programs do besides.
+# The file alone: importing all of transformers takes 1.5 s, longer than --help should.
 HF_ARGPARSER = Path(importlib.util.find_spec("transformers").origin).with_name("hf_argparser.py")
 SPEC = importlib.util.spec_from_file_location("hf_argparser", HF_ARGPARSER)
 hf_argparser = importlib.util.module_from_spec(SPEC)
@@ -36,11 +36,13 @@ class Parser(hf_argparser.HfArgumentParser):
         raise InputError(message, fix=f"see {self.prog} --help")
 
 
-def parse(cls: type[Settings], argv: list[str] | None = None, positional: str = "") -> Settings:
+def parse(
+    cls: type[Settings], argv: list[str] | None = None, positional: str = "", epilog: str = ""
+) -> Settings:
     """Read flags into the dataclass cls; leading plain words fill the fields named in positional.
 
-    A last name that ends in ... is a list and takes all words that are left. A ValueError of
-    cls.__post_init__ is the user's and becomes an InputError.
+    A last name that ends in ... is a list and takes all words that are left. InputError for unknown
+    or impossible flags and for a ValueError of cls.__post_init__. epilog: the end of --help.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     names = positional.split()
@@ -51,7 +53,7 @@ def parse(cls: type[Settings], argv: list[str] | None = None, positional: str = 
         words += ["--" + name.removesuffix("...").replace("_", "-"), *taken] if taken else []
     argv = given + argv
     usage = " ".join(["%(prog)s", *(f"[{name.upper()}]" for name in names), "[--flag VALUE ...]"])
-    parser = Parser(cls, allow_abbrev=False, usage=usage, description=cls.__doc__)
+    parser = Parser(cls, allow_abbrev=False, usage=usage, description=cls.__doc__, epilog=epilog)
     try:
         settings, unknown = parser.parse_args_into_dataclasses(
             words + argv, return_remaining_strings=True
@@ -64,7 +66,7 @@ def parse(cls: type[Settings], argv: list[str] | None = None, positional: str = 
 
 
 def under(base_path: str | Path, path: str | Path) -> Path:
-    """The absolute place of a path as given: under base_path, configs/ also in the code's root."""
+    """The absolute path of a given one: under base_path, configs/ also in the code's root."""
     place = absolute(path, os.path.realpath(base_path))
     if not place.exists() and Path(path).parts[:1] == ("configs",):
         return CODE_ROOT / path
@@ -72,8 +74,9 @@ def under(base_path: str | Path, path: str | Path) -> Path:
 
 
 def base_folder(base_path: str) -> Path:
-    """BASE_PATH as an absolute path; one that does not exist is an error."""
+    """BASE_PATH as an absolute path; InputError if it does not exist."""
     folder = Path(os.path.realpath(absolute(base_path)))
     if not folder.is_dir():
-        raise InputError(f"BASE_PATH is no folder: {folder}", fix="create it or give the right one")
+        what = f"BASE_PATH is not a directory: {folder}"
+        raise InputError(what, fix="create it or give the right one")
     return folder

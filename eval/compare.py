@@ -2,9 +2,9 @@
 
     python3 eval/compare.py BASE_PATH --runs better_half=results/miniplm/qwen/7M,random_half=...
 
-Reads of each run the model's folder (manifest.json, metrics.jsonl) and what scripts/eval/lm.sh
-wrote under its name in results/eval/lm (NAME.json, NAME.npy); with --scores the report of a
-difference store, with --stages a list of stages and their times. Prints the tables; writes
+For each run it reads the model's folder (manifest.json, metrics.jsonl) and what scripts/eval/lm.sh
+wrote under its name in results/eval/lm (NAME.json, NAME.npy); with --scores also the report beside
+a difference store, with --stages a list of stages and their times. It prints the tables and writes
 --report (HTML, needs no other file) and the same figures beside it as JSON.
 """
 
@@ -28,7 +28,8 @@ from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.names import check_name
 from eval import compare_page
-from reports.page import write_text
+from reports import html_page, terminal
+from reports.files import save
 
 EVALUATE = "run scripts/eval/lm.sh BASE_PATH --model-path MODEL --ckpt-name NAME"
 TRAIN = "give the folder of a finished run of pretrain/train.py"
@@ -38,11 +39,12 @@ TRAIN = "give the folder of a finished run of pretrain/train.py"
 class Settings:
     """Compare trained students on held-out text."""
 
-    base_path: str = flag(".", "where results/ and processed_data/ lie")
+    base_path: str = flag(".", "folder that contains results/ and processed_data/")
     runs: str = flag("", "NAME=MODEL_FOLDER,NAME=MODEL_FOLDER,...")
     control: str = flag("", "name of the run to compare with; default: the last of --runs")
     eval: str = flag("results/eval/lm", "folder of the held-out losses, NAME.json and NAME.npy")
     scores: str = flag("", "difference store whose report is shown too")
+    planted: str = flag("", "sources that were planted, to be told apart: NAME,NAME,...")
     stages: str = flag("", "list of stages, tab-separated: stage, artefact, ..., seconds")
     report: str = flag("report.html", "the page to write; the figures go beside it as JSON")
 
@@ -57,7 +59,7 @@ class Settings:
             check_name("a name in --runs", name)
         self.control = self.control or pairs[-1][0]
         if self.control not in self.folders:
-            raise ValueError(f"--control {self.control} is none of {', '.join(self.folders)}")
+            raise ValueError(f"--control {self.control} is not in {', '.join(self.folders)}")
 
 
 @dataclass
@@ -86,7 +88,8 @@ def main() -> None:
         check_comparable(run, control, results)
     selection = None
     if settings.scores:
-        selection = compare_page.read_selection(under(base, settings.scores))
+        planted = settings.planted.split(",")
+        selection = compare_page.read_selection(under(base, settings.scores), planted)
     rows = [row(run, control) for run in runs.values()]
     report = {
         "control": control.name,
@@ -97,20 +100,23 @@ def main() -> None:
         "sources": selection.sources if selection else [],
         "stages": read_stages(under(base, settings.stages)) if settings.stages else [],
     }
-    print(compare_page.terminal(report, selection))
-    page = under(base, settings.report)
-    page.parent.mkdir(parents=True, exist_ok=True)
     folders = {run.name: run.folder for run in runs.values()}
-    write_text(page, compare_page.html(report, selection, folders))
-    atomic_files.write_json(page.with_suffix(".json"), report)
-    print(f"\nReport: {page}, its figures: {page.with_suffix('.json')}")
+    page = compare_page.page(report, selection, folders)
+    print(terminal.render(page))
+    path = under(base, settings.report)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save(path, html_page.render(page))
+    atomic_files.write_json(path.with_suffix(".json"), report)
+    print(f"\nReport: {path}, its figures: {path.with_suffix('.json')}")
 
 
 def read_run(name: str, folder: Path, results: Path) -> Run:
-    """Read a run and its held-out losses, which must be of this very model."""
+    """Read a run and its held-out losses; losses of another model are an InputError."""
     manifest = artefact.require(folder, "model", TRAIN)
     if manifest is None or "trained_on" not in manifest["report"]:
-        raise InputError("the model's manifest does not say its training", where=folder, fix=TRAIN)
+        raise InputError(
+            "the model's manifest does not say what it was trained on", where=folder, fix=TRAIN
+        )
     trained_on, source = manifest["report"]["trained_on"], manifest["inputs"]["corpus"]
     what = f"that {folder} was trained on"
     corpus = recorded_corpus(folder, source, what, "put the corpus of the run back")
@@ -118,7 +124,7 @@ def read_run(name: str, folder: Path, results: Path) -> Run:
     result, losses = read_losses(name, results)
     if result["model"]["fingerprint"] != manifest["fingerprint"]:
         raise InputError(
-            f"the held-out losses are not of the model {folder}",
+            f"the held-out losses are not those of the model {folder}",
             where=results / f"{name}.json",
             expected=f"model {manifest['fingerprint'][:12]}",
             found=result["model"]["fingerprint"][:12],
@@ -135,7 +141,7 @@ def read_losses(name: str, results: Path) -> tuple[dict, np.ndarray]:
     """(NAME.json, NAME.npy) as eval/lm.py wrote them."""
     path = results / f"{name}.json"
     if not path.is_file() or not path.with_suffix(".npy").is_file():
-        raise InputError(f"there are no held-out losses of {name}", where=path, fix=EVALUATE)
+        raise InputError(f"there are no held-out losses for {name}", where=path, fix=EVALUATE)
     result = atomic_files.read_json(path, f"{EVALUATE} again")
     losses = np.load(path.with_suffix(".npy"), allow_pickle=False)
     if len(losses) != result["sequences"] or abs(losses.mean() - result["loss"]) > 1e-9:
@@ -148,10 +154,10 @@ def read_losses(name: str, results: Path) -> tuple[dict, np.ndarray]:
 
 
 def check_comparable(run: Run, control: Run, results: Path) -> None:
-    """Losses can be paired if they are of the same sequences, two at least."""
+    """Refuse losses that cannot be paired: they must be of the same sequences, at least two."""
     if len(control.losses) < 2:
         raise InputError(
-            "one held-out sequence has no interval",
+            "one held-out sequence gives no interval",
             where=results / f"{control.name}.json",
             fix=f"{EVALUATE} on more sequences",
         )
@@ -180,7 +186,7 @@ def paired_difference(losses: np.ndarray, control: np.ndarray) -> tuple[float, f
 
 
 def row(run: Run, control: Run) -> dict:
-    """A run's line of the table; differences are None for the control itself."""
+    """A run's row of the table; differences are None for the control itself."""
     found = {
         "student": run.name,
         "model": run.result["model"]["path"],
@@ -202,8 +208,8 @@ def row(run: Run, control: Run) -> dict:
 
 
 def verdict(row: dict, control: str) -> str:
-    """What the difference says, plainly."""
-    size = f"{abs(row['difference']):.3f} nats a token"
+    """What the difference says, in a sentence."""
+    size = f"{abs(row['difference']):.3f} nats per token"
     interval = f"95 % interval of the difference {row['low']:+.3f} to {row['high']:+.3f}"
     name = row["student"]
     if row["high"] < 0:
@@ -213,7 +219,7 @@ def verdict(row: dict, control: str) -> str:
     side = "lower" if row["difference"] < 0 else "higher"
     return (
         f"{name} does not beat {control} beyond chance: its loss is {size} {side}, and the "
-        f"interval has 0 in it ({interval})."
+        f"interval includes 0 ({interval})."
     )
 
 
@@ -243,8 +249,8 @@ def read_stages(path: Path) -> list[dict]:
             stage, place, *_, seconds = line.split("\t")
             found.append({"stage": stage, "artefact": place, "seconds": float(seconds)})
         except ValueError:
-            text = f"this line is no stage, artefact, ..., seconds: {line!r}"
-            raise InputError(text, where=path, fix="mend it, or leave out --stages") from None
+            text = f"this line is not stage, artefact, ..., seconds: {line!r}"
+            raise InputError(text, where=path, fix="correct it, or leave out --stages") from None
     return found
 
 

@@ -4,7 +4,7 @@
     python3 eval/lm.py BASE_PATH --model-path ... --ckpt-name ...
 
 Reads a model and a corpus; writes BASE_PATH/results/eval/lm/CKPT_NAME.json and, beside it, .npy:
-the loss of every sequence (float64, corpus order). Every sequence counts once.
+the loss of every sequence (float64, corpus order). Sequences count equally, whatever their length.
 """
 
 import sys
@@ -36,7 +36,7 @@ from pretrain.models import GET_MODEL, Attention, Precision, load_model, resolve
 class Settings:
     """Evaluate the language-modelling loss of a model."""
 
-    base_path: str = flag(".", "where processed_data/, checkpoints/ and results/ lie")
+    base_path: str = flag(".", "folder that contains processed_data/, checkpoints/ and results/")
     model_path: str = flag("", "the model to evaluate")
     ckpt_name: str = flag("", "name of the result; default: the last part of --model-path")
     data_dir: str = flag("processed_data/dclm/qwen-1025", "the held-out corpus")
@@ -44,7 +44,7 @@ class Settings:
     tokenizer_path: str = flag("checkpoints/qwen/1.8B", "for a corpus without its own tokenizer")
     save: str = flag("results/eval/lm", "folder of the results")
     limit: int = flag(0, "evaluate only the first sequences; 0: all")
-    tokens_per_batch: int = flag(16_384, "padded tokens the model sees at once")
+    tokens_per_batch: int = flag(16_384, "tokens per forward pass, padding included")
     precision: Precision = flag("auto", "auto: fp16 on a GPU, fp32 on a CPU")
     attention: Attention = flag("sdpa", "attention of the model")
 
@@ -82,7 +82,7 @@ def main() -> None:
     }
     atomic_files.write_json(folder / f"{settings.ckpt_name}.json", result)
     print(
-        f"{settings.ckpt_name}: loss {result['loss']:.4f} nats a token, perplexity "
+        f"{settings.ckpt_name}: loss {result['loss']:.4f} nats per token, perplexity "
         f"{result['perplexity']:.2f} over {len(losses):,} sequences -> "
         f"{folder / settings.ckpt_name}.json"
     )
@@ -91,7 +91,7 @@ def main() -> None:
 def evaluate(
     model: torch.nn.Module, corpus: Corpus, rows: np.ndarray, eos_id: int, tokens_per_batch: int
 ) -> np.ndarray:
-    """Loss of each row in nats a token, [len(rows)] float64; a non-finite one is an error."""
+    """Loss of each row in nats per token, [len(rows)] float64; raises if one is not finite."""
     losses = np.zeros(len(rows))
     with tqdm(total=len(rows), unit="seq", desc="evaluate", mininterval=1) as bar:
         for at, sums, counts in row_log_probs(model, corpus, rows, eos_id, tokens_per_batch):

@@ -16,7 +16,8 @@ if __name__ == "__main__":
 
 import numpy as np
 
-from reports.page import plot_png, write_png
+from reports.files import save
+from reports.plots import png
 
 TARGET = Path(__file__).with_name("method.png")
 BLUE, GREEN, RED, GOLD, INK, PALE = "#3b6fb5", "#2a7f62", "#c0563b", "#b9851c", "#1c2430", "#5a6573"
@@ -35,7 +36,7 @@ def main() -> None:
     axes.set_ylim(0, 53)
     axes.axis("off")
     stage(axes, 12.5, "1  Corpus", "sequences of 1,024 tokens")
-    stage(axes, 40, "2  Score once", "mean log-probability a token")
+    stage(axes, 40, "2  Score once", "mean log-probability per token")
     stage(
         axes,
         73.5,
@@ -61,7 +62,7 @@ def main() -> None:
         fontsize=12,
         color=PALE,
     )
-    write_png(TARGET, plot_png(figure))
+    save(TARGET, png(figure))
     print(TARGET)
 
 

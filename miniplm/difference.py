@@ -3,8 +3,8 @@
     python3 scripts/miniplm/difference_sampling/compute_difference_scores.py BASE_PATH
 
 Reads the score stores qwen_1.8B and qwen_104M in BASE_PATH/results/scores/pile/qwen-1025; writes
-diff-qwen_1.8B-qwen_104M beside them: difference.npy (float64 a scored row; NaN where no token
-counts) and the report.
+diff-qwen_1.8B-qwen_104M beside them: difference.npy (one float64 per scored row; NaN where no token
+counts). The program then draws the report (reports/selection_report.py).
 """
 
 from dataclasses import asdict, dataclass
@@ -22,7 +22,6 @@ from data_utils.names import check_name
 from miniplm.ranking import pieces
 from miniplm.scores import Scores
 from miniplm.swapped_models import check_mean, check_models
-from reports.selection_report import write_report
 
 FILE = "difference.npy"
 PROGRAM = "scripts/miniplm/difference_sampling/compute_difference_scores.py"
@@ -30,43 +29,56 @@ LAUNCHERS = "scripts/miniplm/difference_sampling"
 
 
 @dataclass
-class Settings:
-    """Join the scores of teacher and reference."""
+class StoreSettings:
+    """Which difference store."""
 
-    base_path: str = flag(".", "where results/ and processed_data/ lie")
+    base_path: str = flag(".", "folder that contains results/ and processed_data/")
     scores: str = flag("results/scores/pile/qwen-1025", "folder of the score stores")
     teacher_name: str = flag("qwen_1.8B", "the teacher's store")
     ref_name: str = flag("qwen_104M", "the reference's store")
-    ratio: float = flag(0.5, "share that the report shows as selected")
-    allow_weaker_teacher: bool = flag(False, "go on though the teacher looks like the reference")
 
     def __post_init__(self) -> None:
-        if not 0 < self.ratio <= 1:
-            raise ValueError(f"--ratio must be above 0 and at most 1, not {self.ratio}")
         check_name("--teacher-name", self.teacher_name)
         check_name("--ref-name", self.ref_name)
 
+    @property
+    def store(self) -> Path:
+        """Folder of the difference store, beside the two stores that it is made from."""
+        scores = under(base_folder(self.base_path), self.scores)
+        return scores / f"diff-{self.teacher_name}-{self.ref_name}"
+
+
+@dataclass
+class Settings(StoreSettings):
+    """Join the scores of teacher and reference."""
+
+    allow_weaker_teacher: bool = flag(False, "continue though the teacher looks weaker")
+
 
 def main() -> None:
-    settings = parse(Settings, positional="base_path")
-    scores = under(base_folder(settings.base_path), settings.scores)
-    teacher = open_scores(scores / settings.teacher_name, "1.8B.sh")
-    reference = open_scores(scores / settings.ref_name, "104M.sh")
+    compute(parse(Settings, positional="base_path"))
+
+
+def compute(settings: Settings) -> None:
+    """Make the difference store, unless it is there already."""
+    store = settings.store
+    teacher = open_scores(store.with_name(settings.teacher_name), "1.8B.sh")
+    reference = open_scores(store.with_name(settings.ref_name), "104M.sh")
     check_pair(teacher, reference)
-    corpus = scored_corpus(teacher)
+    scored_corpus(teacher)
     order_known = check_models(teacher, reference, settings.allow_weaker_teacher)
     output = Output(
-        scores / f"diff-{settings.teacher_name}-{settings.ref_name}",
+        store,
         "scores",
         PROGRAM,
-        {"type": "difference", "shards": list(teacher.shards), "ratio": settings.ratio},
+        {"type": "difference", "shards": list(teacher.shards)},
         asdict(settings),
         {
             "teacher": (teacher.folder, teacher.identity),
             "reference": (reference.folder, reference.identity),
         },
     )
-    output.make(lambda: join(teacher, reference, corpus, output, order_known))
+    output.make(lambda: join(teacher, reference, output, order_known))
 
 
 def open_scores(folder: Path, launcher: str) -> Scores:
@@ -163,27 +175,14 @@ def mean_of(values: np.ndarray) -> tuple[int, float]:
     return defined, total / max(defined, 1)
 
 
-def join(
-    teacher: Scores,
-    reference: Scores,
-    corpus: Corpus,
-    output: Output,
-    order_known: bool,
-) -> None:
-    """Write the difference store and its report; r is read from its file, not held beside."""
+def join(teacher: Scores, reference: Scores, output: Output, order_known: bool) -> None:
+    """Write the difference store; r is read from its file, not held beside."""
     log_p, log_ref = read_means(teacher, reference)
     with atomic_files.atomic_file(output.folder / FILE) as file:
         write_difference(file, log_p, log_ref)
     r = np.load(output.folder / FILE, mmap_mode="r", allow_pickle=False)
     defined, mean = mean_of(r)
     check_mean(teacher, reference, mean, order_known)
-    about = (
-        f"Teacher {teacher.folder.name}, reference {reference.folder.name}, corpus "
-        f"{'/'.join(corpus.folder.parts[-2:])}, shards {corpus.first_shard}:{corpus.last_shard} "
-        f"of {corpus.all_shards}."
-    )
-    ratio = output.content["ratio"]
-    extra = write_report(output.folder, corpus, r, log_p, log_ref, ratio, about)
     counts = {
         "sequences": len(r),
         "first_row": teacher.first_row,
@@ -193,8 +192,5 @@ def join(
         "corpus": teacher.manifest["inputs"]["corpus"]["fingerprint"],
         "seen_in_training": reference.manifest["report"].get("seen_in_training", False),
     }
-    output.finish([FILE, *extra], counts, report)
-    print(
-        f"{output.folder}: {defined:,} differences, mean {mean:.3f}; report: "
-        f"{output.folder / 'report.html'}"
-    )
+    output.finish([FILE], counts, report)
+    print(f"{output.folder}: {defined:,} differences, mean {mean:.3f}")

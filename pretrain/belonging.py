@@ -1,4 +1,4 @@
-"""Whether a model belongs to a corpus: asked by all that joins the two, in one place."""
+"""Whether a model belongs to a corpus: the checks of all stages that use the two together."""
 
 from pathlib import Path
 
@@ -15,9 +15,9 @@ from pretrain.models import check_positions, read_config
 
 
 def require_belonging(corpus: Corpus, model_folder: Path) -> None:
-    """Refuse a model of another tokenizer, or with fewer positions than the corpus's rows.
+    """InputError for a model of another tokenizer, or with fewer positions than the corpus's rows.
 
-    Where the corpus does not record its tokenizer, the model's is assumed, and that is said.
+    If the corpus does not record its tokenizer, the model's is assumed, with a note.
     """
     check_configuration(corpus, model_folder / "config.json")
     copy = (
@@ -30,7 +30,7 @@ def require_belonging(corpus: Corpus, model_folder: Path) -> None:
     known = corpus.carried().get("tokenizer")
     if known is None:
         note(
-            f"{corpus.folder} does not record its tokenizer: the model's is assumed "
+            f"{corpus.folder} does not record its tokenizer: assuming the model's "
             "(tools/verify.py --adopt records it)"
         )
         return
@@ -41,12 +41,12 @@ def require_belonging(corpus: Corpus, model_folder: Path) -> None:
             where=model_folder,
             expected=f"tokenizer {known[:12]}",
             found=found[:12],
-            fix=f"tokenise with TOKENIZER_PATH={model_folder}, or choose the corpus's own model",
+            fix=f"tokenize with TOKENIZER_PATH={model_folder}, or choose the corpus's own model",
         )
 
 
 def require_room(corpus: Corpus, config_file: Path) -> None:
-    """Refuse a configuration with fewer positions or ids than the corpus has."""
+    """InputError for a configuration with fewer positions or ids than the corpus has."""
     check_configuration(corpus, config_file)
     size = read_config(config_file).get("vocab_size")
     if size is None or corpus.tokenizer_folder is None:
@@ -58,12 +58,12 @@ def require_room(corpus: Corpus, config_file: Path) -> None:
             where=config_file,
             expected=f"vocab_size of at least {needed}",
             found=size,
-            fix="write it there, or choose another MODEL_CONFIG",
+            fix="correct it there, or choose another MODEL_CONFIG",
         )
 
 
 def check_configuration(corpus: Corpus, config_file: Path) -> None:
-    """Refuse one with fewer positions than the corpus's rows; say so of another end-of-text."""
+    """InputError for fewer positions than the corpus's rows; a note for another end-of-text."""
     check_positions(config_file, corpus.max_length)
     known, named = corpus.carried().get("eos_id"), read_config(config_file).get("eos_token_id")
     ids = named if isinstance(named, list) else [named]
@@ -75,7 +75,7 @@ def check_configuration(corpus: Corpus, config_file: Path) -> None:
 
 
 def require_same_tokens(corpus: Corpus, held_out: Corpus, config_file: Path) -> None:
-    """Refuse a held-out corpus of another tokenizer, or with longer rows than the model takes."""
+    """InputError for a held-out corpus of another tokenizer, or of rows too long for the model."""
     check_positions(config_file, held_out.max_length)
     mine, theirs = corpus.carried(), held_out.carried()
     for name in ("tokenizer", "eos_id"):
@@ -87,22 +87,22 @@ def require_same_tokens(corpus: Corpus, held_out: Corpus, config_file: Path) -> 
                 where=held_out.folder,
                 expected=str(mine[name])[:12],
                 found=str(theirs[name])[:12],
-                fix="tokenise it with the corpus's tokenizer, or leave VALID_DATA empty",
+                fix="tokenize it with the corpus's tokenizer, or leave VALID_DATA empty",
             )
 
 
 def end_of_text(corpus: Corpus, fallback: Path) -> int:
-    """The id of the corpus's end-of-text; fallback: a tokenizer's folder, which is then named."""
+    """The id of the corpus's end-of-text, else, with a note, that of the tokenizer in fallback."""
     corpus.fallback_tokenizer, found = fallback, corpus.eos_id
     if "eos_id" not in corpus.carried() and corpus.tokenizer_folder is None:
         note(
-            f"{corpus.folder} does not record its end-of-text: {found} is assumed, that of "
+            f"{corpus.folder} does not record its end-of-text: assuming {found}, that of "
             f"{fallback} (TOKENIZER_PATH)"
         )
     return found
 
 
 def note(text: str) -> None:
-    """Say what is assumed, by one of a machine's processes."""
+    """Say what is assumed, in one of a machine's processes."""
     if local_rank() == 0:
         print(f"NOTE {text}", flush=True)

@@ -1,9 +1,10 @@
-"""Checkpoints: SAVE/step_000500, each a complete model with what is needed to go on.
+"""Checkpoints: SAVE/step_000500, each a complete model with what is needed to resume.
 
 config.json, model.safetensors (fp32), generation_config.json, tokenizer files, README.md
 trainer_state.json   step and totals so far, number of ranks
-deepspeed/           DeepSpeed's states, one file a rank
-manifest.json        written last; the folder has its name only once it is complete
+deepspeed/           DeepSpeed's states, one file per rank, and objective.safetensors if the
+                     objective has a state
+manifest.json        written last; the folder gets its name only once it is complete
 """
 
 import contextlib
@@ -12,19 +13,31 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
 
-from cluster.processes import Processes, barrier
+from cluster.processes import barrier
 from data_utils import artefact, atomic_files
-from data_utils.artefact_writer import Output
 from data_utils.errors import ArtefactError, EnvironmentFault, from_os_error
 from data_utils.tokenizer import FILES as TOKENIZER_FILES
-from pretrain.engine import Engine
-from pretrain.models import descriptions
+from pretrain.models import count_parameters, descriptions
+from pretrain.prepare import Run, checkpoint_bytes
 
 STATE, DEEPSPEED = "trainer_state.json", "deepspeed"
+OBJECTIVE = f"{DEEPSPEED}/objective.safetensors"  # so it goes where and when the other states do
+
+
+@dataclass
+class TrainState:
+    """How far a run has come: steps done, and totals over them."""
+
+    step: int = 0
+    tokens: int = 0
+    sequences: int = 0
+    skipped: int = 0  # updates, by fp16's loss scale
+    left_out: list[int] = field(default_factory=list)  # steps, by SKIP_STEPS
 
 
 def step_folder(save: Path, step: int) -> Path:
@@ -32,65 +45,57 @@ def step_folder(save: Path, step: int) -> Path:
     return save / f"step_{step:06d}"
 
 
-def checkpoint_bytes(parameters: int, precision: str) -> int:
-    """The size of a checkpoint of so many parameters, but for small files.
-
-    Weights for people in fp32 and for DeepSpeed as they are trained, and three fp32 numbers of
-    the optimiser: master weight and both moments.
-    """
-    return parameters * (4 + (4 if precision == "fp32" else 2) + 12)
-
-
-def require_space(folder: Path, size: int) -> None:
-    """An error if a checkpoint of this size, in bytes, has no place in folder."""
-    free = shutil.disk_usage(folder).free
-    if free < size:
+def require_space(run: Run, steps: int = 1) -> None:
+    """EnvironmentFault if steps are left to be taken and there is no space for a checkpoint."""
+    size = checkpoint_bytes(run.engine.student, run.settings.precision)
+    free = shutil.disk_usage(run.output.folder).free
+    if steps and free < size:
         raise EnvironmentFault(
             "no space left for a checkpoint",
-            where=folder,
+            where=run.output.folder,
             expected=f"{size / 1e6:,.1f} MB",
             found=f"{free / 1e6:,.1f} MB",
             fix="free some space, then run the same command again: nothing finished is lost",
         )
 
 
-def save_checkpoint(
-    engine: Engine,
-    processes: Processes,
-    output: Output,
-    tokenizer_folder: Path | None,
-    state: dict,
-) -> Path:
-    """Write the checkpoint of state["step"] completely or not at all; all ranks call it."""
-    final = step_folder(output.folder, state["step"])
+def save_checkpoint(run: Run, state: TrainState) -> None:
+    """Write the checkpoint of state.step completely or not at all; all ranks call it."""
+    processes, final = run.processes, step_folder(run.output.folder, state.step)
     temporary = final.with_name(f"{final.name}.tmp")
     if processes.first:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
     barrier(processes)
     with removed_on_failure(temporary):
-        with processes.together(f"the checkpoint of step {state['step']}"):
-            engine.save_state(temporary / DEEPSPEED)
-            weights = engine.full_weights()
+        with processes.together(f"the checkpoint of step {state.step}"):
+            run.engine.save_state(temporary / DEEPSPEED)
+            weights = run.engine.full_weights()
         if processes.first:
-            write_model(engine.objective.model, weights, temporary, tokenizer_folder)
-            atomic_files.write_json(temporary / STATE, state)
+            write_model(run.engine.student, weights, temporary, run.tokenizer_folder)
+            write_states(run, state, temporary)
             sync_tree(temporary)
             files = [str(p.relative_to(temporary)) for p in temporary.rglob("*") if p.is_file()]
-            step_output(output, temporary).finish(files, counts={"step": state["step"]})
+            step = replace(run.output, folder=temporary, allowed=None, changes=[])
+            step.finish(files, counts=counts(run, state))
     if processes.first:
         shutil.rmtree(final, ignore_errors=True)
         os.rename(temporary, final)
         atomic_files.fsync_folder(final.parent)
     barrier(processes)
-    return final
+
+
+def counts(run: Run, state: TrainState) -> dict[str, int]:
+    """What the manifest of a model counts."""
+    parameters = count_parameters(run.engine.student)
+    return {"step": state.step, "tokens": state.tokens, "parameters": parameters}
 
 
 @contextlib.contextmanager
 def removed_on_failure(folder: Path) -> Iterator[None]:
-    """Remove the half-written folder on any error; a failed write says so in one message.
+    """Remove the half-written folder on any error; EnvironmentFault if a write has failed.
 
-    What is left of a full disk's last file would keep the message itself from being written.
+    On a full disk the message itself could not be written beside what is left of the last file.
     """
     try:
         yield
@@ -105,8 +110,8 @@ def removed_on_failure(folder: Path) -> Iterator[None]:
 def write_failure(error: Exception, folder: Path) -> EnvironmentFault | None:
     """The EnvironmentFault for an error of a library that writes files in folder, else None.
 
-    safetensors tells the system's error number in its text; torch.save writes with C++ streams,
-    which know no reason: it only finds its file's position to be wrong.
+    safetensors gives the system's error number in its text. torch.save writes with C++ streams,
+    which know no reason: it only finds that its file's position is wrong.
     """
     number = re.search(r"\(os error (\d+)\)", str(error))
     if number or isinstance(error, OSError):
@@ -116,21 +121,16 @@ def write_failure(error: Exception, folder: Path) -> EnvironmentFault | None:
         return EnvironmentFault(
             "a file of the checkpoint could not be written whole (no space left?)",
             where=folder,
-            fix="see to the space, the quota and the limits (df, ulimit -f), then run the same "
+            fix="check the space, the quota and the limits (df, ulimit -f), then run the same "
             "command again: nothing finished is lost",
         )
     return None
 
 
-def step_output(output: Output, folder: Path) -> Output:
-    """The run's output description for one of its step folders (paths are relative to it)."""
-    return Output(folder, "model", output.program, output.content, output.settings, output.inputs)
-
-
 def write_model(
     model: torch.nn.Module, weights: dict, folder: Path, tokenizer_folder: Path | None
 ) -> None:
-    """What AutoModelForCausalLM and AutoTokenizer open: config, fp32 weights, tokenizer, card."""
+    """Write config, fp32 weights, tokenizer and card, as AutoModelForCausalLM opens them."""
     from safetensors.torch import save_file
 
     tied = getattr(model, "_tied_weights_keys", None) or {}
@@ -150,8 +150,19 @@ def write_model(
     )
 
 
+def write_states(run: Run, state: TrainState, folder: Path) -> None:
+    """Write the trainer's and the objective's state."""
+    from safetensors.torch import save_file
+
+    layout = {"world": run.processes.world, "zero_stage": run.settings.zero_stage}
+    atomic_files.write_json(folder / STATE, {**asdict(state), **layout})
+    own = {name: tensor.contiguous().cpu() for name, tensor in run.objective.state().items()}
+    if own:
+        save_file(own, folder / OBJECTIVE)
+
+
 def sync_tree(folder: Path) -> None:
-    """fsync every file and folder below, so that the rename that follows means what it says."""
+    """fsync every file and folder below, so that the rename that follows publishes whole files."""
     for root, _, names in os.walk(folder):
         for name in names:
             with open(Path(root) / name, "rb") as file:
@@ -160,7 +171,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def steps_present(save: Path) -> list[int]:
-    """Steps of the checkpoints that have DeepSpeed's states, whole or not, oldest first."""
+    """Steps of the checkpoints that have DeepSpeed's states, intact or not, oldest first."""
     found = []
     for path in save.glob("step_*"):
         match = re.fullmatch(r"step_(\d+)", path.name)
@@ -172,7 +183,7 @@ def steps_present(save: Path) -> list[int]:
 def find_checkpoint(save: Path) -> Path | None:
     """The newest checkpoint whose checksums hold; damaged ones are named and passed over.
 
-    An error if there are checkpoints and none is whole.
+    None if there are no checkpoints, ArtefactError if none of them is intact.
     """
     for step in reversed(steps_present(save)):
         folder = step_folder(save, step)
@@ -183,19 +194,19 @@ def find_checkpoint(save: Path) -> Path | None:
             print(f"{folder} is damaged and passed over: {error}".removesuffix(" Fix: "))
     if any(save.glob("step_*[0-9]")):
         raise ArtefactError(
-            "no checkpoint is whole",
+            "no checkpoint is intact",
             where=save,
-            fix="restore one, or move the folder away to start from the beginning",
+            fix="restore one, or move the folder away to start again from step 0",
         )
     return None
 
 
 def require_states(folder: Path) -> None:
-    """Check a checkpoint's files by its manifest, which must have those of DeepSpeed."""
+    """ArtefactError unless a checkpoint's files match its manifest, which must list the states."""
     manifest = artefact.require(folder, "model", "", contents=True)
     names = [entry["name"] for entry in manifest["files"]] if manifest else []
     if not any(name.startswith(DEEPSPEED) for name in names):
-        raise ArtefactError("no manifest of its states", where=folder, fix="")
+        raise ArtefactError("its manifest does not list its states", where=folder, fix="")
 
 
 def read_state(folder: Path) -> dict:
@@ -204,10 +215,10 @@ def read_state(folder: Path) -> dict:
 
 
 def prune(save: Path, last: int, keep_last: int, keep_every: int) -> None:
-    """Keep the `keep_last` resumable checkpoints up to step `last`, the one just written.
+    """Keep the newest `keep_last` resumable checkpoints up to step `last`, the one just written.
 
-    Every keep_every-th stays as a model. Newer ones were passed over as damaged: they are no
-    reason to remove whole ones. What goes gets another name first, so that a kill leaves no part.
+    Every keep_every-th step stays as a model. Newer checkpoints were passed over as damaged and do
+    not count. What is removed is renamed first, so that a kill leaves nothing half removed.
     """
     for path in save.glob("step_*.tmp"):
         shutil.rmtree(path, ignore_errors=True)
@@ -220,7 +231,7 @@ def prune(save: Path, last: int, keep_last: int, keep_every: int) -> None:
 
 
 def drop_state(folder: Path) -> None:
-    """Turn a checkpoint into a model only: without the optimiser's states."""
+    """Turn a checkpoint into a mere model, without the states."""
     manifest = artefact.read_manifest(folder)
     manifest["files"] = [f for f in manifest["files"] if not f["name"].startswith(DEEPSPEED)]
     manifest["fingerprint"] = artefact.fingerprint(manifest)
@@ -229,19 +240,19 @@ def drop_state(folder: Path) -> None:
 
 
 def remove(folder: Path, temporary: Path) -> None:
-    """Remove a folder, which is at once no longer there under its name."""
+    """Remove a folder; it disappears under its name at once."""
     os.rename(folder, temporary)
     shutil.rmtree(temporary)
 
 
-def publish_final(output: Output, last: Path, report: dict) -> None:
+def publish_final(run: Run, state: TrainState, report: dict) -> None:
     """Put the last checkpoint's model into SAVE itself and finish the artefact."""
+    last = step_folder(run.output.folder, state.step)
     names = [
         path.name
         for path in sorted(last.iterdir())
         if path.is_file() and path.name not in (artefact.MANIFEST, STATE)
     ]
     for name in names:
-        atomic_files.copy_file(last / name, output.folder / name)
-    step = read_state(last)["step"]
-    output.finish(names, counts={"step": step}, report=report)
+        atomic_files.copy_file(last / name, run.output.folder / name)
+    run.output.finish(names, counts=counts(run, state), report=report)

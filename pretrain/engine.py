@@ -1,4 +1,4 @@
-"""DeepSpeed, in one place: ZeRO stage 1 or 2 around an objective, without compiling anything."""
+"""DeepSpeed, in one place: ZeRO stage 1 or 2 around the student, without compiling anything."""
 
 import contextlib
 import io
@@ -7,28 +7,41 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from cluster.failure_record import PLACE, local_rank
-from cluster.processes import Processes
 from data_utils.errors import ArtefactError
 from data_utils.program import CODE_ROOT
+from pretrain.objective import Batch, Context
+from pretrain.settings import BatchPlan, TrainSettings
 
-if not torch.cuda.is_available():
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+Loss = Callable[[Batch], tuple[torch.Tensor, dict[str, torch.Tensor]]]  # Objective.loss
 
 
 class UpdateRefused(Exception):
-    """Gradients that are no numbers: nothing was updated, on any rank, and going on is no use."""
+    """The gradients are not finite: no rank has updated anything, and training cannot continue."""
+
+
+class Student(nn.Module):
+    """What DeepSpeed wraps: the student alone, with the loss as its forward pass."""
+
+    def __init__(self, student: nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.model, self.loss = student, loss  # the states on disk name the weights model.*
+
+    def forward(self, **micro: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return self.loss(micro)
 
 
 class Engine:
-    """An objective under DeepSpeed's optimiser; one call of `step` is one update."""
+    """A student under DeepSpeed's optimiser: micro_step for each micro-batch, then update."""
 
-    def __init__(self, objective: nn.Module, processes: Processes, config: dict, adam: dict):
+    def __init__(self, student: nn.Module, loss: Loss, context: Context, converted: bool) -> None:
+        choose_accelerator()
         import deepspeed
         from deepspeed import ops
 
@@ -38,27 +51,31 @@ class Engine:
             # Its shared-memory collectives would be compiled at the first start (DeepSpeed 0.19).
             ops.__compatible_ops__["deepspeed_shm_comm"] = False
         os.environ["LOCAL_RANK"] = str(local_rank())  # DeepSpeed insists, even for one process
-        objective.to(processes.device)
+        self.student, settings = student.to(context.processes.device), context.settings
         optimizer = torch.optim.AdamW(
-            parameter_groups(objective), **adam, fused=processes.device.type == "cuda"
+            parameter_groups(student),
+            lr=settings.lr,
+            betas=(0.9, settings.beta2),
+            eps=1e-6,
+            weight_decay=settings.weight_decay,
+            fused=context.processes.device.type == "cuda",
         )
         quiet = contextlib.redirect_stdout(io.StringIO())
-        with processes.together("the start of DeepSpeed"), quiet:
+        with context.processes.together("the start of DeepSpeed"), quiet:
             self.engine, *_ = deepspeed.initialize(
-                model=objective, optimizer=optimizer, config=config, dist_init_required=False
+                model=Student(student, loss),
+                optimizer=optimizer,
+                config=deepspeed_config(settings, context.plan, converted),
+                dist_init_required=False,
             )
 
-    @property
-    def objective(self) -> nn.Module:
-        """The wrapped objective."""
-        return self.engine.module
-
-    def micro_step(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict]:
+    def micro_step(self, micro: Batch) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Forward and backward of one micro-batch; returns its loss and figures, scalar tensors.
 
-        On the last micro-batch of a step the gradients are reduced and nothing is updated yet.
+        DeepSpeed divides the gradients by the step's micro-batches on all ranks. On the last one
+        they are reduced; nothing is updated yet.
         """
-        loss, figures = self.engine(**batch)
+        loss, figures = self.engine(**micro)
         self.engine.backward(loss)
         return loss, figures
 
@@ -69,9 +86,8 @@ class Engine:
     def update(self, lr: float) -> dict[str, float | None]:
         """Clip, update with this learning rate; returns grad_norm, loss_scale, skipped (0 or 1).
 
-        DeepSpeed skips an update whose gradients, or their norm, are not finite, and then there is
-        no grad_norm. With a loss scale that can still be lowered that is an fp16 overflow;
-        otherwise UpdateRefused.
+        DeepSpeed skips an update if the gradients or their norm are not finite; grad_norm is then
+        None. That is an fp16 overflow if the loss scale can still be lowered, else UpdateRefused.
         """
         for group in self.engine.optimizer.param_groups:
             group["lr"] = lr
@@ -95,14 +111,12 @@ class Engine:
 
         Half precision trains fp32 master weights that ZeRO spreads over the ranks: gather those.
         """
-        model = self.objective.model
-        if all(p.dtype == torch.float32 for p in model.parameters()):
-            return {name: t.detach().cpu() for name, t in model.state_dict().items()}
         from deepspeed.utils import safe_get_full_fp32_param
 
-        weights = {name: t.detach().cpu() for name, t in model.state_dict().items()}
-        for name, parameter in model.named_parameters(remove_duplicate=False):
-            weights[name] = safe_get_full_fp32_param(parameter).cpu()
+        weights = {name: t.detach().cpu() for name, t in self.student.state_dict().items()}
+        for name, parameter in self.student.named_parameters(remove_duplicate=False):
+            if parameter.dtype != torch.float32:
+                weights[name] = safe_get_full_fp32_param(parameter).cpu()
         return weights
 
     def save_state(self, folder: Path) -> None:
@@ -112,9 +126,15 @@ class Engine:
 
     def load_state(self, folder: Path) -> None:
         """Read what save_state wrote, or what convert_state made of it; all ranks."""
-        # From inside: DeepSpeed takes a path for a pattern, which one with brackets does not match.
+        # From inside: DeepSpeed takes the path for a pattern, which would fail if it has brackets.
         with contextlib.redirect_stdout(io.StringIO()), contextlib.chdir(folder):
             self.engine.load_checkpoint(".", tag="state")
+
+
+def choose_accelerator() -> None:
+    """Before DeepSpeed is first imported: without CUDA it is to use the CPU, without a warning."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
 
 
 # The program and its own worker processes end with the run that started it, however that ends.
@@ -133,8 +153,8 @@ ds_to_universal.main(ds_to_universal.parse_arguments())
 def parameter_groups(module: nn.Module, groups: int = 8) -> list[dict]:
     """The parameters in their order, cut into groups of about equal size.
 
-    DeepSpeed updates group after group and holds copies of one group's gradients: with one group
-    the update of the 1.2B model alone would take 9 GB (benchmarks/memory_of_a_step.py).
+    DeepSpeed updates one group after the other and holds copies of the group's gradients: with a
+    single group the update of the 1.2B model would take 9 GB (benchmarks/memory_of_a_step.py).
     """
     parameters = list(module.parameters())
     size = sum(p.numel() for p in parameters) / groups
@@ -148,10 +168,11 @@ def parameter_groups(module: nn.Module, groups: int = 8) -> list[dict]:
 
 
 def convert_state(folder: Path, target: Path) -> None:
-    """Write what save_state wrote to folder for any number of ranks and either ZeRO stage.
+    """Rewrite what save_state wrote to folder for any number of ranks and either ZeRO stage.
 
-    folder lies below the one that target lies in.
+    folder is below the parent of target. ArtefactError if DeepSpeed cannot do it.
     """
+    choose_accelerator()
     command = [sys.executable, "-c", CONVERT, CODE_ROOT, os.getpid()]
     source = (folder / "state").relative_to(target.parent)  # paths are patterns, see load_state
     command += ["--input_folder", source, "--output_folder", Path(target.name, "state")]
@@ -174,29 +195,22 @@ def convert_state(folder: Path, target: Path) -> None:
         )
 
 
-def deepspeed_config(
-    zero_stage: int,
-    precision: str,
-    micro_batch: int,
-    accumulation: int,
-    clip: float,
-    converted: bool,
-) -> dict:
-    """DeepSpeed's JSON configuration; the optimiser is ours, so it names none.
+def deepspeed_config(settings: TrainSettings, plan: BatchPlan, converted: bool) -> dict:
+    """DeepSpeed's JSON configuration, without an optimiser: that is ours.
 
     converted: the states to be loaded are those of convert_state.
     """
     config = {
-        "train_micro_batch_size_per_gpu": micro_batch,
-        "gradient_accumulation_steps": accumulation,
-        "gradient_clipping": clip,
-        # DeepSpeed's own bucket, 5e8 elements, is 1 GB in half precision however small the model.
-        "zero_optimization": {"stage": zero_stage, "reduce_bucket_size": 50_000_000},
+        "train_micro_batch_size_per_gpu": plan.micro_batch,
+        "gradient_accumulation_steps": plan.accumulation,
+        "gradient_clipping": settings.clip,
+        # DeepSpeed's default of 5e8 elements takes 1 GB in half precision, however small the model.
+        "zero_optimization": {"stage": settings.zero_stage, "reduce_bucket_size": 50_000_000},
         "zero_allow_untested_optimizer": True,
         "steps_per_print": 10**12,
         "checkpoint": {"load_universal": converted},
     }
-    if precision == "fp16":
+    if settings.precision == "fp16":
         config["fp16"] = {
             "enabled": True,
             "loss_scale": 0,
@@ -205,6 +219,6 @@ def deepspeed_config(
             "hysteresis": 4,
             "min_loss_scale": 1,
         }
-    if precision == "bf16":
+    if settings.precision == "bf16":
         config["bf16"] = {"enabled": True, "check_grad_overflow": True}
     return config

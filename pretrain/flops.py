@@ -1,4 +1,4 @@
-"""Floating point operations a token, and what devices can do: for figures of utilisation."""
+"""Floating point operations per token, and the peaks of devices: for utilisation (MFU)."""
 
 import re
 
@@ -6,8 +6,8 @@ from torch import nn
 
 from pretrain.models import count_parameters, head_weight
 
-# Dense peaks in TFLOP/s (fp16 or bf16, fp32), from the makers' data sheets; a device is found by
-# the words of its name, the more telling ones first.
+# Dense peaks in TFLOP/s (fp16 or bf16, fp32) from the makers' data sheets, by the words of a
+# device's name; the more specific names come first.
 PEAKS = (
     ({"H100", "PCIe"}, (756, 51)),
     ({"H100", "NVL"}, (835, 60)),
@@ -27,10 +27,10 @@ PEAKS = (
 
 
 def forward_flops(model: nn.Module, length: float) -> float:
-    """FLOPs a token of a forward pass over causal sequences of this mean length.
+    """FLOPs per token of a forward pass over causal sequences of this mean length.
 
-    2 for each weight of a matrix product (the input embedding is none, the head is one), and
-    4 x hidden for each of the length / 2 positions that a token looks at, a layer.
+    2 for each weight of a matrix product (the head is one, the input embedding is not), and per
+    layer 4 x hidden for each of the length / 2 positions that a token attends to.
     """
     config = model.config
     weights = count_parameters(model)
@@ -43,7 +43,7 @@ def forward_flops(model: nn.Module, length: float) -> float:
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:
-    """Peak FLOP/s of a device, None where it is not known."""
+    """Peak FLOP/s of a device, None if it is not known."""
     words = set(re.split(r"[\s-]+", device_name))
     for name, peaks in PEAKS:
         if name <= words:

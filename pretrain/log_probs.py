@@ -37,10 +37,11 @@ def batches_by_length(
 def row_log_probs(
     model: nn.Module, corpus: Corpus, rows: np.ndarray, eos_id: int, tokens_per_batch: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yields (positions in rows, sums, counts) a batch.
+    """Yields (positions in rows, sums, counts) for each batch.
 
     sums: natural log-probabilities summed over the counted positions, float32; counts: int32. The
-    next batches are read, padded and copied into pinned memory while the model runs.
+    next batches are read, padded and copied into pinned memory while the model runs. InputError for
+    ids that the model does not have.
     """
     device = next(model.parameters()).device
     head = head_weight(model)
@@ -65,7 +66,7 @@ def row_log_probs(
 
 
 class Batch(NamedTuple):
-    """A padded batch in main memory: T inputs a row, N counted positions in all."""
+    """A padded batch in main memory: T inputs per row, N counted positions in all."""
 
     at: np.ndarray  # [B] which of the rows
     inputs: torch.Tensor  # [B, T] int64
@@ -89,7 +90,7 @@ def prepare(
 
 
 def check_ids(tokens: np.ndarray, vocab_size: int, corpus: Corpus, rows: np.ndarray) -> None:
-    """Token ids that the model does not have are the sign of a corpus of another tokenizer."""
+    """InputError for ids that the model does not have: the corpus is another tokenizer's."""
     if tokens.size and not 0 <= int(tokens.min()) <= int(tokens.max()) < vocab_size:
         bad = int(rows[np.flatnonzero(((tokens >= vocab_size) | (tokens < 0)).any(axis=1))[0]])
         raise InputError(
@@ -101,14 +102,14 @@ def check_ids(tokens: np.ndarray, vocab_size: int, corpus: Corpus, rows: np.ndar
 
 
 def mean_loss(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Loss of each sequence in nats a token, float64; 0 where nothing is counted."""
+    """Loss of each sequence in nats per token, float64; 0 where nothing is counted."""
     return np.where(counts > 0, -sums.astype(np.float64) / np.maximum(counts, 1), 0.0)
 
 
 def corpus_loss(
     model: nn.Module, corpus: Corpus, rows: np.ndarray, eos_id: int, tokens_per_batch: int = 16384
 ) -> np.ndarray:
-    """Loss of each of the rows in nats a token, [len(rows)] float64."""
+    """Loss of each of the rows in nats per token, [len(rows)] float64."""
     losses = np.zeros(len(rows))
     for at, sums, counts in row_log_probs(model, corpus, rows, eos_id, tokens_per_batch):
         losses[at] = mean_loss(sums, counts)

@@ -1,4 +1,4 @@
-"""Losses on hidden states: the logits exist only for a chunk of rows at a time.
+"""Losses on hidden states: logits exist only for one chunk of rows at a time.
 
 A position counts if its input token is not the end-of-text token and it has a label inside the
 row; the loss of a sequence is the mean over its counted positions, that of a batch the mean over
@@ -8,8 +8,8 @@ its sequences (sequences without a counted position add 0 and stay in the denomi
 import torch
 
 CHUNK_ELEMENTS = 1 << 25  # logits of one chunk: 128 MiB in fp32
-# Probabilities below 6e-8 are 0 in fp16, and those below 6e-5 have few bits: they enter products
-# times this, which is taken out again in fp32. Without it rare tokens' gradients are 5-17 % low.
+# In fp16 probabilities below 6e-8 are 0, and those below 6e-5 have few bits. So products take them
+# times this factor, which fp32 takes out again. Else rare tokens' gradients would be 5-17 % low.
 FP16_ROOM = 2.0**15
 
 
@@ -18,7 +18,7 @@ def inputs_and_labels(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """(inputs, labels, counted), each [B, L-1], from right-padded rows [B, L] and lengths [B].
 
-    What is padding comes from the lengths, never from ids: the padding token is the end-of-text.
+    Lengths, never ids, say what is padding: the padding token is the end-of-text.
     """
     inputs, labels = tokens[:, :-1], tokens[:, 1:]
     positions = torch.arange(inputs.shape[1], device=tokens.device)
@@ -58,7 +58,7 @@ def label_log_probs(
 
 
 def _chunk_memory(rows: int, count: int, head: torch.Tensor) -> torch.Tensor:
-    """The logits of all chunks on a CPU: new memory from the system costs more than softmax."""
+    """Memory for the chunks' logits on a CPU: getting it anew would cost more than softmax."""
     size = 0 if head.is_cuda else min(rows, count)
     return torch.empty(size, head.shape[0], dtype=torch.float32, device=head.device)
 
@@ -83,7 +83,7 @@ def weighted_cross_entropy(
     """sum_n weights[n] * -log softmax(hidden[n] head^T)[labels[n]], a scalar in fp32.
 
     hidden [N, H], head [V, H], labels [N], weights [N] fp32. Rows of weight 0 cost nothing. Both
-    gradients are computed in the forward pass, a chunk at a time, and kept in fp32.
+    gradients are computed in the forward pass, chunk by chunk, and kept in fp32.
     """
     return _WeightedCrossEntropy.apply(hidden, head, labels, weights, rows)
 
@@ -96,8 +96,8 @@ class _WeightedCrossEntropy(torch.autograd.Function):
         want_hidden, want_head = ctx.needs_input_grad[:2]
         grad_hidden = hidden.new_zeros(hidden.shape, dtype=torch.float32) if want_hidden else None
         grad_head = head.new_zeros(head.shape, dtype=torch.float32) if want_head else None
-        # Weights near 1e-4 would push products below fp16's range: the rows enter the product
-        # with weights relative to the largest, which is put back in fp32.
+        # Weights near 1e-4 would push products below fp16's range: the product takes weights
+        # relative to the largest, which is multiplied back in fp32.
         largest = weights.max()
         room = FP16_ROOM if hidden.dtype == torch.float16 else 1.0
         loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
@@ -112,7 +112,7 @@ class _WeightedCrossEntropy(torch.autograd.Function):
             loss += (weight * (total.log() - chosen)).sum()
             if not (want_hidden or want_head):
                 continue
-            # d loss / d logits but for the weight: probabilities less 1 at the label, times room
+            # d loss / d logits without the weight: (probabilities - 1 at the label) x room
             slope = logits.mul_((room / total)[:, None])
             slope.scatter_add_(1, label, slope.new_full(label.shape, -room))
             slope = slope.to(part.dtype)
@@ -129,8 +129,8 @@ class _WeightedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        # In place: the head's gradient is 0.9 GB at 1.2B. A second backward through the same loss
-        # is refused by autograd, which sees that what it saved has changed.
+        # In place: the 1.2B model's gradient of the head is 0.9 GB. Autograd refuses a second
+        # backward through the same loss, because the saved tensors have changed.
         grad_hidden, grad_head = ctx.saved_tensors
         if grad_hidden is not None:
             grad_hidden = grad_hidden.mul_(grad).to(ctx.dtypes[0])

@@ -1,4 +1,4 @@
-"""What a run tells: metrics.jsonl, an object a logged step; a terminal line; curves.png; wandb."""
+"""Run logs: metrics.jsonl (one object per logged step), a terminal line, curves.png, wandb."""
 
 import contextlib
 import json
@@ -12,11 +12,16 @@ from data_utils import atomic_files
 from data_utils.errors import EnvironmentFault
 
 FILE = "metrics.jsonl"
-WANDB_SECONDS = 60  # what wandb has not sent then stays in the folder, for `wandb sync`
+# The engine's own figures; an objective's have other names.
+NAMES = frozenset(
+    "step loss valid_loss lr grad_norm loss_scale skipped tokens sequences tokens_per_second "
+    "data_wait seconds memory mfu".split()
+)
+WANDB_SECONDS = 60  # what wandb has not sent by then stays in the folder, for `wandb sync`
 
 
 def read_metrics(folder: Path) -> list[dict]:
-    """All complete lines of a run's metrics; a line torn by a kill is left out."""
+    """All complete lines of a run's metrics, without one that a kill has torn."""
     path = folder / FILE
     if not path.exists():
         return []
@@ -48,7 +53,7 @@ class Metrics:
         )
 
     def step(self, row: dict, due: bool) -> None:
-        """One step is done; its figures are logged when due or when a held-out loss was taken.
+        """One step is done; its figures are logged when due or if they have a held-out loss.
 
         A step whose batch was left out has none.
         """
@@ -57,7 +62,7 @@ class Metrics:
             self.log(row)
 
     def log(self, row: dict) -> None:
-        """Append a step's figures and show the most telling ones."""
+        """Append a step's figures and show the most important ones."""
         with atomic_files.named(self.file.name):
             self.file.write(json.dumps(row) + "\n")
             self.file.flush()
@@ -70,7 +75,7 @@ class Metrics:
             self.wandb.log({k: v for k, v in row.items() if k != "step"}, step=row["step"])
 
     def close(self) -> None:
-        """End bar and file, draw the curves; wandb, which may wait for its network, goes on."""
+        """End bar and file, draw the curves; wandb, which may wait for its network, stays open."""
         self.bar.close()
         with atomic_files.named(self.file.name):
             self.file.close()
@@ -80,7 +85,7 @@ class Metrics:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        """End what an error has left open; it is not to be printed behind the bar."""
+        """End what an error has left open, so that its message is not printed behind the bar."""
         self.bar.close()
         with contextlib.suppress(OSError):  # a full disk: the error is on its way
             self.file.close()
@@ -92,9 +97,10 @@ class Metrics:
 
 
 def start_wandb(mode: str, folder: Path, settings: dict):
-    """A wandb run if WANDB_MODE asks for one, else None; continued, the run keeps its wandb id.
+    """A wandb run if WANDB_MODE asks for one, else None; a resumed run keeps its wandb id.
 
-    Silenced before anything else, wandb never asks for a key: a job would wait for an answer.
+    wandb is silenced first of all: it must never ask for a key, a job would wait for the answer.
+    EnvironmentFault if it cannot start.
     """
     if mode in ("", "disabled"):
         return None
@@ -112,8 +118,8 @@ def start_wandb(mode: str, folder: Path, settings: dict):
     except wandb.Error as error:
         reason = " ".join(str(error).split())
         raise EnvironmentFault(
-            f"WANDB_MODE={mode} and wandb does not start ({reason})",
-            fix="set WANDB_API_KEY (or run `wandb login`) and see to the network, or use "
+            f"WANDB_MODE={mode}, but wandb does not start ({reason})",
+            fix="set WANDB_API_KEY (or run `wandb login`) and check the network, or use "
             "WANDB_MODE=offline and `wandb sync` later, or WANDB_MODE=disabled",
         ) from error
     print(f"wandb: {run.url or f'offline; later: wandb sync {Path(run.dir).parent}'}", flush=True)
@@ -135,7 +141,7 @@ def draw_curves(folder: Path) -> None:
     if valid:
         axes[0].plot(*zip(*valid, strict=True), "o-", label="held-out loss")
     axes[0].legend()
-    axes[0].set_ylabel("nats a token")
+    axes[0].set_ylabel("nats per token")
     axes[1].plot(steps, [row["grad_norm"] for row in rows])
     axes[1].set_ylabel("gradient norm before clipping")
     axes[2].plot(steps, [row["lr"] for row in rows])

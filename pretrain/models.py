@@ -13,13 +13,13 @@ from data_utils.errors import EnvironmentFault, InputError
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Precision = Literal["auto", "fp16", "bf16", "fp32"]  # auto: fp16 on a GPU, fp32 on a CPU
 Attention = Literal["sdpa", "eager", "flash_attention_2"]
-# What transformers finds when it puts weights into a model, and would go on with.
+# What transformers finds when it loads weights into a model, and would merely warn of.
 KEYS = {
     "missing_keys": "weights of the model are missing",
-    "unexpected_keys": "there are weights that the model has no place for",
-    "mismatched_keys": "weights have other shapes than the model's",
+    "unexpected_keys": "the model has no place for some weights",
+    "mismatched_keys": "weights have shapes other than the model's",
 }
-# By which factors and caps architectures change their logits behind the head: value that does not.
+# Factors and caps that architectures apply to their logits behind the head: the neutral value.
 BEHIND_THE_HEAD = {
     "final_logit_softcapping": None,
     "logit_scale": 1.0,
@@ -30,18 +30,18 @@ GET_MODEL = "run tools/get_models.py, train it, or give the right folder (MODEL_
 
 
 def resolve_precision(precision: str) -> str:
-    """auto is fp16 on a GPU (the original's), fp32 on a CPU; the impossible is refused."""
+    """auto is fp16 on a GPU (as in the original), else fp32; EnvironmentFault for fp16 there."""
     if precision == "auto":
         return "fp16" if torch.cuda.is_available() else "fp32"
     if precision == "fp16" and not torch.cuda.is_available():
         raise EnvironmentFault(
-            "PRECISION=fp16 needs a GPU and there is none", fix="use PRECISION=fp32 (or bf16)"
+            "PRECISION=fp16 needs a GPU, and there is none", fix="use PRECISION=fp32 (or bf16)"
         )
     return precision
 
 
 def new_model(config_file: Path, seed: int, attention: str) -> nn.Module:
-    """A model initialised from a Hugging Face config file, in fp32, the same for the same seed."""
+    """A model of a Hugging Face config file, in fp32, initialised by the seed; else InputError."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     values = read_config(config_file)
@@ -51,19 +51,19 @@ def new_model(config_file: Path, seed: int, attention: str) -> nn.Module:
         model = AutoModelForCausalLM.from_config(
             config, dtype=torch.float32, **_attention(config, attention)
         )
-    except Exception as error:  # many classes, one meaning: transformers makes no model of it
+    except Exception as error:  # many classes, one meaning: transformers cannot make a model of it
         reason = str(error).strip().split("\n")[0]
         raise InputError(
-            f"no model can be made of the configuration ({reason})",
+            f"the configuration does not make a model ({reason})",
             where=config_file,
-            fix="mend it (MODEL_CONFIG), or choose another ATTENTION",
+            fix="correct it (MODEL_CONFIG), or choose another ATTENTION",
         ) from error
     check_head(model)
     return model
 
 
 def try_saved(model: nn.Module) -> None:
-    """Open once, empty, what checkpoints of this model will say of it: before the first step."""
+    """InputError if transformers could not open this model's checkpoints: before the first step."""
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     with tempfile.TemporaryDirectory(prefix="miniplm-model-") as folder:
@@ -84,14 +84,14 @@ def try_saved(model: nn.Module) -> None:
             raise InputError(
                 f"transformers could not open what would be saved of {type(model).__name__} "
                 f"({reason})",
-                fix="mend the model's configuration (MODEL_CONFIG, or config.json in MODEL_PATH)",
+                fix="correct the configuration (MODEL_CONFIG, or config.json in MODEL_PATH)",
             ) from error
 
 
 def descriptions(model: nn.Module) -> dict[str, dict]:
     """config.json and generation_config.json of a checkpoint.
 
-    An end-of-text of several ids (Llama 3, Qwen's chat models) stays; padding is the first of them.
+    An end-of-text of several ids (Llama 3, Qwen's chat models) stays; the first one is the padding.
     """
     config = model.config.to_dict()
     config.update(dtype="float32", architectures=[type(model).__name__])
@@ -104,7 +104,7 @@ def descriptions(model: nn.Module) -> dict[str, dict]:
 
 
 def read_config(config_file: Path) -> dict:
-    """A model configuration as plain values; it must name its model_type."""
+    """A model configuration as plain values; InputError if there is none or no model_type in it."""
     fix = "give a Hugging Face config.json (MODEL_CONFIG), e.g. configs/models/qwen/200M.json"
     if not config_file.is_file():
         raise InputError("there is no model configuration", where=config_file, fix=fix)
@@ -115,12 +115,15 @@ def read_config(config_file: Path) -> dict:
 
 
 def load_model(folder: Path, precision: str, attention: str, fix: str = GET_MODEL) -> nn.Module:
-    """A trained model from its folder; its checksums are compared first where there are any."""
+    """A trained model from its folder, its checksums compared first if it has a manifest.
+
+    InputError for files that are not a whole model with a plain head, ArtefactError for damage.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.utils import logging
 
-    logging.disable_progress_bar()  # one bar a stage: the work's own
-    logging.set_verbosity_error()  # what it would say of the weights is an error here
+    logging.disable_progress_bar()  # each stage has one bar: its own
+    logging.set_verbosity_error()  # what it would warn of is an error here
     artefact.require(folder, "model", fix, contents=True)
     if (folder / "adapter_config.json").exists():
         raise InputError(
@@ -138,7 +141,7 @@ def load_model(folder: Path, precision: str, attention: str, fix: str = GET_MODE
             ignore_mismatched_sizes=True,  # they are refused below, by name
             **_attention(config, attention),
         )
-    except Exception as error:  # many classes, one meaning: these files are no model
+    except Exception as error:  # many classes, one meaning: these files are not a model
         reason = str(error).strip().split("\n")[0]
         raise InputError(f"the model cannot be read ({reason})", where=folder, fix=fix) from error
     for kind, what in KEYS.items():
@@ -151,7 +154,7 @@ def load_model(folder: Path, precision: str, attention: str, fix: str = GET_MODE
 
 
 def check_tied(model: nn.Module, folder: Path) -> None:
-    """The configuration says of the output head what the weights are: its own, or the embedding."""
+    """InputError unless configuration and weights agree whether the head is the embedding."""
     tied = head_weight(model) is model.get_input_embeddings().weight
     said = bool(model.config.get_text_config().tie_word_embeddings)
     if tied != said:
@@ -165,13 +168,15 @@ def check_tied(model: nn.Module, folder: Path) -> None:
 
 
 def check_positions(config_file: Path, length: int) -> None:
-    """Rows of `length` tokens, label included, are no longer than the model's positions."""
+    """InputError if rows of `length` tokens, label included, are too long for the model."""
     from transformers import AutoConfig
 
     values = read_config(config_file)
     try:
         config = AutoConfig.for_model(**values).get_text_config()
-    except Exception:  # many classes, one meaning; who makes or loads the model says it better
+    except (
+        Exception
+    ):  # many classes, one meaning; making or loading the model gives the better error
         return
     names = ("max_position_embeddings", "max_seq_len")  # MPT has the second
     positions = next((n for n in (getattr(config, name, None) for name in names) if n), None)
@@ -181,12 +186,12 @@ def check_positions(config_file: Path, length: int) -> None:
             where=config_file,
             expected=f"at least {length - 1}",
             found=positions,
-            fix=f"tokenise with MAX_LENGTH={positions + 1}, or use another model",
+            fix=f"tokenize with MAX_LENGTH={positions + 1}, or use another model",
         )
 
 
 def save_memory(model: nn.Module) -> None:
-    """Recompute each layer's activations in the backward pass instead of keeping them."""
+    """Recompute each layer's activations in the backward pass; InputError if it cannot."""
     if not model.supports_gradient_checkpointing:
         raise InputError(
             f"{type(model).__name__} cannot recompute activations", fix="set GRAD_CHECKPOINT=false"
@@ -195,13 +200,13 @@ def save_memory(model: nn.Module) -> None:
 
 
 def compile_trunk(model: nn.Module) -> None:
-    """torch.compile all but the head, in place, and try it: what fails is the machine's fault."""
+    """torch.compile all but the head, in place, and try it: EnvironmentFault if that fails."""
     model.base_model.compile(dynamic=True)
     probe = torch.arange(8, device=model.device)[None] % model.config.vocab_size
     try:
         with torch.no_grad():
             hidden_states(model, probe)
-    except Exception as error:  # many classes, one meaning: there is no compiler for it here
+    except Exception as error:  # many classes, one meaning: it lacks a compiler
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise EnvironmentFault(
             f"torch.compile does not work here ({reason})", fix="set COMPILE=false"
@@ -209,15 +214,15 @@ def compile_trunk(model: nn.Module) -> None:
 
 
 def _attention(config, attention: str) -> dict:
-    """The argument that chooses the attention, for models that have one (a Mamba has none)."""
+    """The argument that chooses the attention, for models with attention (not for a Mamba)."""
     return {"attn_implementation": attention} if hasattr(config, "num_attention_heads") else {}
 
 
 def hidden_states(model: nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     """Last hidden states after the final norm, [B, T, H], for inputs [B, T] padded on the right.
 
-    Attention is causal over the whole row, so padding behind needs no mask. They have the head's
-    type: Mamba keeps its residual stream in fp32 and transformers casts it before the head, too.
+    Attention is causal over the whole row, so padding on the right needs no mask. The result has
+    the head's type: Mamba's residual stream is fp32, which transformers casts before the head, too.
     """
     hidden = model.base_model(input_ids=inputs, use_cache=False).last_hidden_state
     return hidden.to(head_weight(model).dtype)
@@ -230,10 +235,10 @@ def head_weight(model: nn.Module) -> torch.Tensor:
 
 @torch.no_grad()
 def check_head(model: nn.Module) -> None:
-    """Refuse models whose logits are more than hidden states times the head's weight.
+    """InputError for models whose logits are more than hidden states times the head's weight.
 
-    Known by structure: the configuration's factors, the head's bias, and a pass in which the head
-    is handed large hidden states, so that whatever follows it shows, however small its own are.
+    Found by structure: the configuration's factors, the head's bias, and a pass in which the head
+    gets large hidden states, so that whatever follows it shows, however small its own are.
     """
     config, head = model.config.get_text_config(), model.get_output_embeddings()
     name = type(model).__name__
@@ -260,7 +265,7 @@ def check_head(model: nn.Module) -> None:
     if len(seen) != 2 or seen[0].shape != given.shape:
         raise no_plain_head(name, "the head is not used once")
     same = torch.allclose(seen[0], hidden_states(model, probe), rtol=1e-3, equal_nan=True)
-    # Equal to the bit; weights that are no numbers are for the stage that meets them.
+    # Equal to the bit; weights that are not finite are left to the stage that meets them.
     nothing_follows = torch.allclose(
         logits.float(), seen[1].float(), rtol=0.0, atol=0.0, equal_nan=True
     )
@@ -272,7 +277,7 @@ def check_head(model: nn.Module) -> None:
 
 
 def no_plain_head(model: str, reason: str) -> InputError:
-    """The error for logits that the chunked losses cannot make."""
+    """The error for logits that the chunked losses cannot compute."""
     return InputError(
         f"the logits of {model} are not hidden states times the output head ({reason})",
         fix="use another model, or extend pretrain/models.py",
@@ -280,5 +285,5 @@ def no_plain_head(model: str, reason: str) -> InputError:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Parameters, tied ones once."""
+    """The number of parameters; tied ones count once."""
     return sum(parameter.numel() for parameter in model.parameters())

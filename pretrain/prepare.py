@@ -13,40 +13,44 @@ from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, under
 from pretrain.belonging import end_of_text, require_belonging, require_room, require_same_tokens
-from pretrain.checkpoints import checkpoint_bytes
 from pretrain.engine import Engine
 from pretrain.flops import peak_flops
 from pretrain.models import GET_MODEL, count_parameters, read_config, resolve_precision
+from pretrain.objective import Context, Objective, load
 from pretrain.settings import FREE, TrainSettings
 
 
-@dataclass
-class Run:
+@dataclass(frozen=True)
+class Prepared(Context):
+    """A run before it starts: its inputs, checked, and its output."""
+
+    valid: Corpus | None
+    output: Output
+    tokenizer_folder: Path
+    peak: float | None  # FLOP/s of a process's device, if known
+
+
+@dataclass(frozen=True)
+class Run(Prepared):
     """Everything a step needs."""
 
-    settings: TrainSettings
-    processes: Processes
-    corpus: Corpus
-    valid: Corpus | None
-    eos_id: int
-    output: Output
-    tokenizer_folder: Path | None
-    engine: Engine | None = None
-    peak: float | None = None  # FLOP/s of a process's device, if known
+    engine: Engine
+    objective: Objective
 
 
-def prepare(settings: TrainSettings, processes: Processes) -> Run:
-    """Open and check all inputs and describe the output; nothing is written."""
-    base = base_folder(settings.base_path)
-    try:
-        settings.accumulation(processes.world)
-    except ValueError as error:
-        raise InputError(str(error), fix="change GLOBAL_BATCH, MICRO_BATCH or NPROC") from error
+def prepare(settings: TrainSettings, processes: Processes) -> Prepared:
+    """Open and check all inputs and describe the output; nothing is written.
+
+    Raises the user's errors about settings and inputs.
+    """
+    base, plan = base_folder(settings.base_path), settings.plan(processes.world)
+    objective = load(settings.objective)
     settings.precision = resolve_precision(settings.precision)
     corpus = Corpus(under(base, settings.data_dir))
     valid = Corpus(under(base, settings.valid_data)) if settings.valid_data else None
     tokenizer_folder = corpus.tokenizer_folder or under(base, settings.tokenizer_path)
-    content = {k: v for k, v in asdict(settings).items() if k not in FREE}
+    free = FREE | objective.FREE
+    content = {k: v for k, v in asdict(settings).items() if k not in free}
     inputs = {"corpus": (corpus.folder, corpus.identity)}
     if settings.model_path:
         model_folder = under(base, settings.model_path)
@@ -59,6 +63,7 @@ def prepare(settings: TrainSettings, processes: Processes) -> Run:
     content["model_config"] = canonical_hash(read_config(config_file))
     if valid is not None:
         require_same_tokens(corpus, valid, config_file)
+    inputs.update(objective.inputs(settings, base, corpus))
     output = Output(
         under(base, settings.save),
         "model",
@@ -66,19 +71,23 @@ def prepare(settings: TrainSettings, processes: Processes) -> Run:
         content,
         asdict(settings),
         inputs,
-        allowed=allowed_changes(settings, content),
+        allowed=allowed_changes(settings, {*content, *inputs} - {"model_config", "model"}),
     )
     eos_id = end_of_text(corpus, tokenizer_folder)
     cuda = processes.device.type == "cuda"
     device_name = torch.cuda.get_device_name(processes.device) if cuda else "CPU"
     peak = peak_flops(device_name, settings.precision)
-    return Run(settings, processes, corpus, valid, eos_id, output, tokenizer_folder, peak=peak)
+    return Prepared(
+        settings, processes, plan, corpus, eos_id, valid, output, tokenizer_folder, peak
+    )
 
 
-def allowed_changes(settings: TrainSettings, content: dict) -> frozenset[str]:
-    """ALLOW_CHANGE as names of settings and inputs; another model cannot take over the states."""
+def allowed_changes(settings: TrainSettings, known: set[str]) -> frozenset[str]:
+    """ALLOW_CHANGE as names of settings and inputs; InputError for one that is not known.
+
+    The model is not: another one could not take over the states.
+    """
     names = frozenset(filter(None, settings.allow_change.split(",")))
-    known = {*content, "corpus"} - {"model_config"}
     if names - known:
         raise InputError(
             f"ALLOW_CHANGE does not know {', '.join(sorted(names - known))}",
@@ -87,7 +96,7 @@ def allowed_changes(settings: TrainSettings, content: dict) -> frozenset[str]:
     return names
 
 
-def begin(run: Run) -> bool:
+def begin(run: Prepared) -> bool:
     """Rank 0 makes the run's folder ready, the others wait; True if it is trained already."""
     done = 0.0
     if run.processes.first:
@@ -101,20 +110,28 @@ def begin(run: Run) -> bool:
     return bool(all_sum([done], run.processes)[0])
 
 
-def announce(run: Run, model: torch.nn.Module) -> None:
+def checkpoint_bytes(model: torch.nn.Module, precision: str) -> int:
+    """The size of a checkpoint of this model, without small files and an objective's state.
+
+    The model's weights in fp32, DeepSpeed's as they are trained, and the optimiser's three fp32
+    numbers per parameter: master weight and both moments.
+    """
+    return count_parameters(model) * (4 + (4 if precision == "fp32" else 2) + 12)
+
+
+def announce(run: Prepared, model: torch.nn.Module) -> None:
     """Say what is going to happen."""
-    s, n = run.settings, count_parameters(model)
-    rows, world = len(run.corpus), run.processes.world
+    s, n, plan, rows = run.settings, count_parameters(model), run.plan, len(run.corpus)
     for change in run.output.changes:
         print("CHANGED {name} from {from} to {to} at {time}".format(**change))
-    accumulation = s.accumulation(world)
-    gigabytes = checkpoint_bytes(n, s.precision) / 1e9
+    gigabytes = checkpoint_bytes(model, s.precision) / 1e9
     print(
-        f"{type(model).__name__}, {n:,} parameters, {s.precision} on {world} x "
+        f"{type(model).__name__}, {n:,} parameters, {s.precision} on {plan.world} x "
         f"{run.processes.device.type}, ZeRO {s.zero_stage}\n"
         f"{rows:,} sequences of {run.corpus.announced} in {run.corpus.folder}\n"
-        f"{s.total_steps:,} steps of {s.global_batch} sequences ({s.micro_batch} x {accumulation} "
-        f"accumulated x {world} processes): {s.total_steps * s.global_batch / rows:.2f} epochs\n"
-        f"about {gigabytes:.2f} GB a checkpoint, in {run.output.folder}",
+        f"{s.total_steps:,} steps of {s.global_batch} sequences ({plan.micro_batch} x "
+        f"{plan.accumulation} accumulated x {plan.world} processes): "
+        f"{s.total_steps * s.global_batch / rows:.2f} epochs\n"
+        f"about {gigabytes:.2f} GB per checkpoint, in {run.output.folder}",
         flush=True,
     )

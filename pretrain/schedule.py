@@ -4,7 +4,7 @@ import math
 
 
 def learning_rate(step: int, lr: float, lr_min: float, warmup: int, total: int) -> float:
-    """Rate of update `step` (from 0): linear from 0 over `warmup`, then a cosine down to lr_min.
+    """Rate of the update after `step` steps: linear from 0 over `warmup`, then a cosine to lr_min.
 
     Equal to transformers' cosine_with_min_lr_schedule_with_warmup.
     """

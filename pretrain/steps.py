@@ -1,4 +1,4 @@
-"""One update of a run, and what is looked at around it."""
+"""One update of a run, and the held-out loss."""
 
 import time
 from collections.abc import Iterator
@@ -11,108 +11,124 @@ from cluster.failure_record import STOP_SIGNALS
 from cluster.processes import StopSignal, all_sum, barrier, peak_memory
 from data_utils import atomic_files
 from data_utils.errors import InputError
-from pretrain.batches import StepBatch
+from pretrain.batches import step_rows
+from pretrain.checkpoints import TrainState
 from pretrain.engine import UpdateRefused
-from pretrain.flops import forward_flops
 from pretrain.log_probs import corpus_loss
+from pretrain.metrics import NAMES
+from pretrain.objective import Batch
 from pretrain.prepare import Run
 from pretrain.schedule import learning_rate
 
 
 def train_step(
-    run: Run, state: dict, stop: StopSignal, batches: Iterator[StepBatch]
-) -> tuple[dict, dict, int]:
-    """One update. Returns the new state, the step's figures and the stop signal (0: none).
+    run: Run, state: TrainState, stop: StopSignal, batches: Iterator[Batch]
+) -> tuple[dict, int]:
+    """One update, counted in the state. Returns the step's figures and the stop signal (0: none).
 
-    A step whose batch is to be left out has no figures: only the step counter moves.
+    A step whose batch is to be left out has no figures: only the step counter moves. InputError for
+    a loss or gradients that are not finite, before anything is updated.
     """
-    settings, processes, step = run.settings, run.processes, state["step"]
-    if settings.skips(step + 1):
-        return {**state, "step": step + 1, "left_out": [*state["left_out"], step + 1]}, {}, 0
+    settings, step = run.settings, state.step + 1
+    if settings.skips(step):
+        state.step, state.left_out = step, [*state.left_out, step]
+        return {}, 0
     started = time.monotonic()
     batch = next(batches)
     data_wait = time.monotonic() - started
-    means = accumulate(run, batch, f"the gradients of step {step + 1}")
-    asked = [stop.received == number for number in STOP_SIGNALS]
-    shares = [batch.lengths.sum(), *asked, *means.values()]
-    sums = all_sum([float(share) for share in shares], processes, f"the loss of step {step + 1}")
-    tokens, asked = sums[0], sums[1 : 1 + len(asked)]
-    means = dict(zip(means, sums[1 + len(asked) :], strict=True))
+    tokens, asked, means = summed(run, step, batch, stop)
     if not np.isfinite(means["loss"]):
-        what = f"the loss of step {step + 1} is {means['loss']}"
-        report_non_finite(run, step, batch.rows, what)
+        report_non_finite(run, step, f"the loss of step {step} is {means['loss']}")
     lr = learning_rate(
-        step, settings.lr, settings.lr_min, settings.warmup_steps, settings.total_steps
+        state.step, settings.lr, settings.lr_min, settings.warmup_steps, settings.total_steps
     )
     try:
-        with processes.together(f"the update of step {step + 1}"):
+        with run.processes.together(f"the update of step {step}"):
             figures = run.engine.update(lr)
     except UpdateRefused as refused:
-        report_non_finite(run, step, batch.rows, f"in step {step + 1} {refused}")
+        report_non_finite(run, step, f"in step {step} {refused}")
     seconds = time.monotonic() - started
-    state = {
-        "step": step + 1,
-        "tokens": state["tokens"] + int(tokens),
-        "sequences": state["sequences"] + settings.global_batch,
-        "skipped": state["skipped"] + figures["skipped"],
-        "left_out": state["left_out"],
-    }
-    row = {"step": step + 1, **means, "lr": lr, **figures}
-    row.update({name: state[name] for name in ("tokens", "sequences", "skipped")})
+    state.step, state.tokens = step, state.tokens + int(tokens)
+    state.sequences += settings.global_batch
+    state.skipped += figures["skipped"]
+    row = {"step": step, **means, "lr": lr, **figures}
+    row.update(tokens=state.tokens, sequences=state.sequences, skipped=state.skipped)
     row.update(tokens_per_second=tokens / seconds, data_wait=data_wait, seconds=seconds)
-    row["memory"] = peak_memory(processes)
+    row["memory"] = peak_memory(run.processes)
     if run.peak is not None:
-        # Forward once, backward twice; what GRAD_CHECKPOINT recomputes is no use to the model.
-        mean_length = tokens / settings.global_batch
-        flops = 3 * forward_flops(run.engine.objective.model, mean_length) * tokens
-        row["mfu"] = flops / seconds / run.peak / processes.world
-    return state, row, largest_signal(asked)
+        flops = run.objective.flops(tokens, tokens / settings.global_batch)
+        row["mfu"] = flops / seconds / run.peak / run.processes.world
+    return row, asked
+
+
+def summed(run: Run, step: int, batch: Batch, stop: StopSignal) -> tuple[float, int, dict]:
+    """Forward and backward on all ranks: the step's tokens, the stop signal, loss and figures.
+
+    Ranks agree on a signal that any of them has received by adding it to what they sum anyway.
+    """
+    tokens = float(batch["lengths"].sum())
+    with torch.no_grad():
+        batch = run.objective.begin_step(step, batch)
+    figures = accumulate(run, batch, f"the gradients of step {step}")
+    asked = {number: float(stop.received == number) for number in STOP_SIGNALS}
+    mine = {"tokens": tokens, **asked, **figures}
+    sums = all_sum(list(mine.values()), run.processes, f"the loss of step {step}")
+    total = dict(zip(mine, sums, strict=True))
+    signal = largest_signal([total[number] for number in STOP_SIGNALS])
+    return total["tokens"], signal, {name: total[name] for name in figures}
 
 
 def largest_signal(asked: list[float]) -> int:
-    """The largest of the stop signals that any rank has had, 0 without one.
+    """The largest of the stop signals that any rank has received, 0 without one.
 
-    asked: for each of STOP_SIGNALS on how many ranks it came.
+    asked: for each of STOP_SIGNALS the number of ranks that received it.
     """
     return max((int(n) for n, ranks in zip(STOP_SIGNALS, asked, strict=True) if ranks), default=0)
 
 
-def accumulate(run: Run, batch: StepBatch, what: str) -> dict[str, float]:
-    """Forward and backward of all micro-batches; this rank's share of the loss and the figures."""
+def accumulate(run: Run, batch: Batch, what: str) -> dict[str, float]:
+    """Forward and backward of all micro-batches; this rank's shares of the loss and the figures."""
     sums: dict[str, torch.Tensor] = {}
-    for number, micro in enumerate(zip(batch.tokens, batch.lengths, strict=True)):
+    for number in range(run.plan.accumulation):
         if number:
             run.engine.next_micro_batch()
-        tokens, lengths = (part.to(run.processes.device, non_blocking=True) for part in micro)
+        micro = {
+            name: values[number].to(run.processes.device, non_blocking=True)
+            for name, values in batch.items()
+        }
         with run.processes.together(what):
-            loss, figures = run.engine.micro_step({"tokens": tokens, "lengths": lengths})
+            loss, figures = run.engine.micro_step(micro)
+        if taken := NAMES & figures.keys():
+            raise InputError(
+                f"the objective's figures have names that metrics.jsonl uses: {', '.join(taken)}",
+                fix=f"rename them in --objective {run.settings.objective}",
+            )
         for name, value in {"loss": loss, **figures}.items():
             sums[name] = sums.get(name, 0.0) + value.detach()
-    parts = len(batch.tokens) * run.processes.world
-    return {name: float(total) / parts for name, total in sums.items()}
+    return {name: float(total) / run.plan.parts for name, total in sums.items()}
 
 
-def report_non_finite(run: Run, step: int, rows: np.ndarray, what: str) -> NoReturn:
+def report_non_finite(run: Run, step: int, what: str) -> NoReturn:
     """Save the rows of the step and stop before the update; all ranks come here."""
-    path = run.output.folder / f"non_finite_step_{step + 1:06d}.json"
+    path = run.output.folder / f"non_finite_step_{step:06d}.json"
     if run.processes.first:
-        atomic_files.write_json(path, {"step": step + 1, "what": what, "rows": rows.tolist()})
+        rows = step_rows(run, step).tolist()
+        atomic_files.write_json(path, {"step": step, "what": what, "rows": rows})
     barrier(run.processes)  # the rows are listed before any rank's error ends the run
     raise InputError(
         f"{what}; nothing was updated, its rows are listed",
         where=path,
-        fix=f"look at these rows; SKIP_STEPS={step + 1} goes on without them from the last "
-        "checkpoint; or use PRECISION=bf16 or fp32, or a lower LR, from the beginning",
+        fix=f"look at these rows; SKIP_STEPS={step} resumes without them from the last checkpoint; "
+        "or start again with PRECISION=bf16 or fp32, or a lower LR",
     )
 
 
 def held_out_loss(run: Run) -> float:
-    """Mean loss of VALID_DATA's sequences, each rank a part of them."""
-    p = run.processes
+    """Mean loss of VALID_DATA's sequences in nats per token, each rank taking a part of them."""
+    p, student = run.processes, run.engine.student
     rows = np.arange(p.rank, len(run.valid), p.world)
-    model = run.engine.objective.model
-    model.eval()
-    losses = corpus_loss(model, run.valid, rows, run.eos_id)
-    model.train()
+    student.eval()
+    losses = corpus_loss(student, run.valid, rows, run.eos_id)
+    student.train()
     total, count = all_sum([float(losses.sum()), float(len(losses))], p, "the held-out loss")
     return total / count

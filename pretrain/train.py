@@ -3,8 +3,8 @@
     python3 pretrain/train.py BASE_PATH --model-config configs/models/qwen/200M.json --save ...
 
 Launchers: scripts/pretrain/..., scripts/miniplm/pretraining/... Reads a corpus, writes the model
-SAVE with checkpoints SAVE/step_000500, metrics.jsonl and curves.png. Run again it goes on from the
-newest whole checkpoint; SIGTERM, SIGUSR1 and Ctrl-C end it with one (exit code 75).
+SAVE with checkpoints SAVE/step_000500, metrics.jsonl and curves.png. The same command resumes from
+the newest intact checkpoint; SIGTERM, SIGUSR1 and Ctrl-C end a run with one (exit code 75).
 """
 
 import sys
@@ -22,6 +22,7 @@ import signal
 from dataclasses import asdict
 
 import torch
+from torch import nn
 
 from cluster.processes import (
     Processes,
@@ -34,13 +35,13 @@ from cluster.processes import (
 from cluster.worker import run
 from data_utils.artefact_writer import lock
 from data_utils.errors import Stopped
-from data_utils.flags import base_folder, parse, under
+from data_utils.flags import base_folder, under
 from data_utils.tokenizer import load_tokenizer, tokenizer_fingerprint
-from pretrain import objectives
 from pretrain.batches import batches
 from pretrain.checkpoints import (
     DEEPSPEED,
-    checkpoint_bytes,
+    OBJECTIVE,
+    TrainState,
     find_checkpoint,
     prune,
     publish_final,
@@ -49,46 +50,45 @@ from pretrain.checkpoints import (
     save_checkpoint,
     step_folder,
 )
-from pretrain.engine import Engine, convert_state, deepspeed_config
+from pretrain.engine import Engine, convert_state
 from pretrain.metrics import Metrics, read_metrics
 from pretrain.models import (
     compile_trunk,
-    count_parameters,
     load_model,
     new_model,
     save_memory,
     try_saved,
 )
-from pretrain.prepare import Run, announce, begin, prepare
-from pretrain.settings import TrainSettings
+from pretrain.objective import load, parse_settings
+from pretrain.prepare import Prepared, Run, announce, begin, prepare
 from pretrain.steps import held_out_loss, train_step
 
 
 def check(argv: list[str], world: int) -> Path:
     """Check the user's input for so many processes before they start; the run's folder."""
-    settings = parse(TrainSettings, argv, positional="base_path")
+    settings = parse_settings(argv)
     prepare(settings, Processes(0, world, torch.device("cpu")))
     return under(base_folder(settings.base_path), settings.save)
 
 
 def main() -> None:
-    settings = parse(TrainSettings, positional="base_path")
+    settings = parse_settings()
     stop = StopSignal()
     processes = start_processes(settings.dist_timeout)
-    run = prepare(settings, processes)
-    with lock(run.output.folder) if processes.first else contextlib.nullcontext():
+    prepared = prepare(settings, processes)
+    with lock(prepared.output.folder) if processes.first else contextlib.nullcontext():
         stopped = None
-        if not begin(run):
-            stopped = fit(run, stop, resume(run))
+        if not begin(prepared):
+            stopped = fit(*resume(prepared), stop)
         elif processes.first:
-            print(f"{run.output.folder} is trained already")
+            print(f"{prepared.output.folder} is trained already")
         end_processes(processes)
     if stopped:
         raise stopped
 
 
-def build_engine(run: Run, converted: bool) -> Engine:
-    """Model, objective and optimiser, equal on all ranks."""
+def make_student(run: Prepared) -> nn.Module:
+    """The model that is trained, in fp32 on this process's device, equal on all ranks."""
     settings, base = run.settings, base_folder(run.settings.base_path)
     if settings.model_path:
         model = load_model(under(base, settings.model_path), "fp32", settings.attention)
@@ -102,41 +102,33 @@ def build_engine(run: Run, converted: bool) -> Engine:
     model.to(run.processes.device)
     if settings.compile:
         compile_trunk(model)
-    if run.processes.first:
-        announce(run, model)
-    return Engine(
-        objectives.make(settings.objective, model, run.eos_id),
-        run.processes,
-        deepspeed_config(
-            settings.zero_stage,
-            settings.precision,
-            settings.micro_batch,
-            settings.accumulation(run.processes.world),
-            settings.clip,
-            converted,
-        ),
-        {
-            "lr": settings.lr,
-            "betas": (0.9, settings.beta2),
-            "eps": 1e-6,
-            "weight_decay": settings.weight_decay,
-        },
-    )
+    return model
 
 
-def fit(run: Run, stop: StopSignal, state: dict) -> Stopped | None:
-    """Steps from the state to the end, or to a signal's: then what to leave with."""
+def build(prepared: Prepared, converted: bool) -> Run:
+    """The run with its student, objective and optimiser; converted: see deepspeed_config."""
+    student = make_student(prepared)
+    if prepared.processes.first:
+        announce(prepared, student)
+    objective = load(prepared.settings.objective)(student, prepared)
+    engine = Engine(student, objective.loss, prepared, converted)
+    return Run(**vars(prepared), engine=engine, objective=objective)
+
+
+def fit(run: Run, state: TrainState, stop: StopSignal) -> Stopped | None:
+    """Steps from the state to the end, or until a signal: then the error to leave with."""
     settings, processes = run.settings, run.processes
     end = min(settings.stop_step or settings.total_steps, settings.total_steps)
     metrics = contextlib.nullcontext()
     if processes.first:
-        folder, saved = run.output.folder, state["step"]
-        check_space(run, end - saved)
-        metrics = Metrics(folder, saved, end, settings.wandb_mode, asdict(settings))
-    with metrics, contextlib.closing(batches(run, state["step"], end)) as coming:
-        while state["step"] < end:
-            state, row, stopped = train_step(run, state, stop, coming)
-            step, finished = state["step"], state["step"] == end
+        require_space(run, end - state.step)
+        metrics = Metrics(run.output.folder, state.step, end, settings.wandb_mode, asdict(settings))
+    vocab_size = run.engine.student.config.vocab_size
+    coming = batches(run, run.objective.columns, vocab_size, state.step, end)
+    with metrics, contextlib.closing(coming):
+        while state.step < end:
+            row, stopped = train_step(run, state, stop, coming)
+            step, finished = state.step, state.step == end
             if row and run.valid is not None and (finished or step % settings.valid_every == 0):
                 row["valid_loss"] = held_out_loss(run)
             if processes.first:
@@ -147,34 +139,25 @@ def fit(run: Run, stop: StopSignal, state: dict) -> Stopped | None:
                 break
         if processes.first:
             metrics.close()
-        if processes.first and state["step"] == end:
+        if processes.first and state.step == end:
             finish(run, state)
-    if state["step"] < end:
+    if state.step < end:
         name = signal.Signals(stopped).name
-        return Stopped(f"by {name} after step {state['step']} of {end}, checkpoint written")
+        return Stopped(f"by {name} after step {state.step} of {end}, checkpoint written")
     return None
 
 
-def save(run: Run, state: dict) -> None:
+def save(run: Run, state: TrainState) -> None:
     """Write a checkpoint, then drop those that are no longer to be kept."""
-    check_space(run)
-    layout = {"world": run.processes.world, "zero_stage": run.settings.zero_stage}
-    state = {**state, **layout}
-    save_checkpoint(run.engine, run.processes, run.output, run.tokenizer_folder, state)
     if run.processes.first:
-        prune(run.output.folder, state["step"], run.settings.keep_last, run.settings.keep_every)
+        require_space(run)
+    save_checkpoint(run, state)
+    if run.processes.first:
+        prune(run.output.folder, state.step, run.settings.keep_last, run.settings.keep_every)
 
 
-def check_space(run: Run, steps: int = 1) -> None:
-    """Rank 0 looks whether there is space for a checkpoint, if any step is left to be taken."""
-    if run.processes.first and steps:
-        parameters = count_parameters(run.engine.objective.model)
-        size = checkpoint_bytes(parameters, run.settings.precision)
-        require_space(run.output.folder, size)
-
-
-def newest_step(run: Run) -> int:
-    """The step of the newest whole checkpoint, 0 without one; what a kill has left is removed."""
+def newest_step(run: Prepared) -> int:
+    """The step of the newest intact checkpoint, 0 without one; a kill's leftovers are removed."""
     settings, folder = run.settings, run.output.folder
     found = find_checkpoint(folder)
     step = read_state(found)["step"] if found else 0
@@ -182,23 +165,22 @@ def newest_step(run: Run) -> int:
     return step
 
 
-def resume(run: Run) -> dict:
-    """Build the engine and load the newest whole checkpoint, which rank 0 looks for; its state.
+def resume(prepared: Prepared) -> tuple[Run, TrainState]:
+    """Build the run and load the newest intact checkpoint, which rank 0 looks for.
 
     States of another number of processes, or of the other ZeRO stage, are converted first.
     """
-    settings, processes = run.settings, run.processes
-    (step,) = all_sum([float(newest_step(run) if processes.first else 0)], processes)
+    processes, folder = prepared.processes, prepared.output.folder
+    (step,) = all_sum([float(newest_step(prepared) if processes.first else 0)], processes)
     if not step:
-        if processes.first and read_metrics(run.output.folder):
-            print(f"no checkpoint is in {run.output.folder}: from the beginning again", flush=True)
-        run.engine = build_engine(run, converted=False)
-        return {"step": 0, "tokens": 0, "sequences": 0, "skipped": 0, "left_out": []}
-    found = step_folder(run.output.folder, int(step))
-    state, states = read_state(found), found / DEEPSPEED
-    layout = (processes.world, settings.zero_stage)
-    converted = (state.pop("world"), state.pop("zero_stage")) != layout
-    temporary = run.output.folder / ".converted.tmp"
+        if processes.first and read_metrics(folder):
+            print(f"no checkpoint in {folder}: starting again from step 0", flush=True)
+        return build(prepared, converted=False), TrainState()
+    found = step_folder(folder, int(step))
+    values, states = read_state(found), found / DEEPSPEED
+    layout = (processes.world, prepared.settings.zero_stage)
+    converted = (values.pop("world"), values.pop("zero_stage")) != layout
+    temporary = folder / ".converted.tmp"
     if processes.first:
         shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
     if converted:
@@ -207,33 +189,41 @@ def resume(run: Run) -> dict:
             convert_state(states, temporary)
         states = temporary
         barrier(processes)
-    run.engine = build_engine(run, converted)
+    run = build(prepared, converted)
     with processes.together("the loading of the checkpoint"):
         run.engine.load_state(states)
+    load_objective(run, found)
     barrier(processes)
+    state = TrainState(**values)
     if processes.first:
         shutil.rmtree(temporary, ignore_errors=True)
         print(
-            f"going on after step {state['step']}: {state['sequences']:,} sequences, "
-            f"{state['tokens']:,} tokens used so far",
+            f"resuming after step {state.step}: {state.sequences:,} sequences, "
+            f"{state.tokens:,} tokens used so far",
             flush=True,
         )
-    return state
+    return run, state
 
 
-def finish(run: Run, state: dict) -> None:
+def load_objective(run: Run, checkpoint: Path) -> None:
+    """Hand the objective the state that a checkpoint has of it, if it has one."""
+    from safetensors.torch import load_file
+
+    if (checkpoint / OBJECTIVE).exists():
+        run.objective.load_state(load_file(checkpoint / OBJECTIVE))
+
+
+def finish(run: Run, state: TrainState) -> None:
     """At the last step of the schedule SAVE itself becomes the model."""
-    if state["step"] < run.settings.total_steps:
-        print(f"stopped at STOP_STEP={state['step']} with a checkpoint; without it the run goes on")
+    if state.step < run.settings.total_steps:
+        print(f"stopped at STOP_STEP={state.step} with a checkpoint; unset it to continue")
         return
-    trained_on = {name: state[name] for name in ("sequences", "tokens", "left_out")}
+    trained_on = {name: getattr(state, name) for name in ("sequences", "tokens", "left_out")}
     if run.corpus.manifest is not None:
         trained_on["corpus"] = run.corpus.manifest["content"]
         trained_on["made_from"] = run.corpus.manifest["inputs"]
-    publish_final(
-        run.output, step_folder(run.output.folder, state["step"]), {"trained_on": trained_on}
-    )
-    print(f"{run.output.folder}: trained on {state['tokens']:,} tokens")
+    publish_final(run, state, {"trained_on": trained_on})
+    print(f"{run.output.folder}: trained on {state.tokens:,} tokens")
     note_auto_tokenizer(run)
 
 
@@ -247,7 +237,7 @@ def note_auto_tokenizer(run: Run) -> None:
     ours = tokenizer_fingerprint(load_tokenizer(folder))
     try:
         theirs = tokenizer_fingerprint(AutoTokenizer.from_pretrained(folder, local_files_only=True))
-    except Exception:  # many classes, one meaning; the model is finished all the same
+    except Exception:  # many classes, one meaning; the model is finished nevertheless
         theirs = None
     if ours != theirs:
         print(

@@ -1,37 +1,49 @@
-"""The report of a selection: what is kept and why, for a scientist who has a minute.
+"""The report of a selection: what keeping a share of the sequences by their r would keep, and why.
 
-Written by compute_difference_scores.py into the folder of the difference store: report.html, which
-needs no other file, and under report/ its pictures (PNG) and numbers (CSV).
+    python3 reports/selection_report.py BASE_PATH [--ratio 0.5]
+
+Reads a difference store, the two score stores that it was made from, and their corpus; writes
+diff-TEACHER-REFERENCE-report beside the store: report.html, which needs no other file, its pictures
+(PNG), its tables (CSV) and summary.json. compute_difference_scores.py ends with it; run again with
+another --ratio it draws the report anew.
 """
 
+import sys
 from pathlib import Path
 
-import numpy as np
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    from data_utils.program import run, use_project_python
 
-from data_utils.corpus import Corpus
+    use_project_python()
+
+from dataclasses import dataclass
+
+from data_utils import artefact
+from data_utils.atomic_files import write_json
+from data_utils.flags import flag, parse
+from miniplm.criteria import Differences
+from miniplm.difference import PROGRAM, StoreSettings, scored_corpus
+from miniplm.scores import Scores
+from reports import html_page, selection_tables
 from reports import selection_plots as plots
-from reports import selection_tables
+from reports.files import save, write_csv
 from reports.page import (
     Column,
+    Findings,
+    Heading,
+    Page,
+    Picture,
+    Table,
+    Text,
     decimal,
-    example,
-    findings,
-    heading,
     integer,
-    page,
-    paragraph,
     percent,
-    picture,
-    table,
-    write_csv,
-    write_png,
-    write_text,
 )
-from reports.selection_examples import examples
-from reports.selection_sums import UNKNOWN, Scored, Sums
+from reports.selection_examples import block, examples
+from reports.selection_pool import UNKNOWN, Pool
 from reports.selection_tables import ratio_of
 
-FOLDER, PAGE = "report", "report.html"
 SOURCE_COLUMNS = (
     Column("source", "source"),
     Column("sequences", "sequences", integer),
@@ -44,76 +56,96 @@ SOURCE_COLUMNS = (
     Column("share_after", "share after", percent),
     Column("without_r", "no r", integer),
 )
-LENGTH_COLUMNS = (Column("tokens_a_sequence", "tokens a sequence"), *SOURCE_COLUMNS[1:-1])
+LENGTH_COLUMNS = (Column("tokens_per_sequence", "tokens per sequence"), *SOURCE_COLUMNS[1:-1])
+SWEEP_COLUMNS = (
+    Column("alpha", "alpha", lambda alpha: f"{alpha:g}"),
+    Column("threshold", "threshold", decimal),
+    *SOURCE_COLUMNS[1:4],
+)
+ABOUT_R = (
+    "r = reference loss − teacher loss: the mean over a sequence's counted tokens, in nats per "
+    "token. High r: the teacher predicts the sequence and the small reference does not yet, so it "
+    "is hard and worth learning. Low r: easy and common, both predict it alike. The lowest: noise, "
+    "which a larger model does not predict better either."
+)
 
 
-def write_report(
-    folder: Path,
-    corpus: Corpus,
-    r: np.ndarray,
-    teacher: np.ndarray,
-    reference: np.ndarray,
-    ratio: float,
-    about: str = "",
-) -> list[str]:
-    """Write the report of keeping the share `ratio`; returns the names of its files.
+@dataclass
+class Settings(StoreSettings):
+    """Draw the report of a selection by difference scores."""
 
-    r, teacher, reference: [n] float64, difference and mean log-probabilities, NaN where nothing is
-    counted. Row i is row i of corpus, which is opened on the scored shards. about: a line that
-    names models and corpus.
-    """
-    sums = Sums(Scored(corpus, r, teacher, reference), ratio)
+    ratio: float = flag(0.5, "share that the report shows as selected")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.ratio <= 1:
+            raise ValueError(f"--ratio must be above 0 and at most 1, not {self.ratio}")
+
+
+def main() -> None:
+    draw_report(parse(Settings, positional="base_path"))
+
+
+def report_folder(store: Path) -> Path:
+    """Where the report of a difference store is."""
+    return store.with_name(f"{store.name}-report")
+
+
+def draw_report(settings: Settings) -> None:
+    """Write the report's folder; summary.json, which names the store, comes last."""
+    store = settings.store
+    manifest = artefact.require(store, "scores", f"run {PROGRAM}", contents=True)
+    differences = Differences(store, manifest["inputs"], seed=0)
+    corpus = scored_corpus(Scores(store.with_name(settings.teacher_name), f"run {PROGRAM} again"))
+    pool = Pool(corpus, differences.r, differences.means, settings.ratio)
+    summary = selection_tables.summary(pool)
     tables = {
-        "summary": [selection_tables.summary(sums)],
-        "sources": selection_tables.sources(sums),
-        "lengths": selection_tables.lengths(sums),
-        "sweep": selection_tables.sweep(sums),
-        "histogram": selection_tables.histogram(sums),
-        "density": selection_tables.density(sums),
-        "examples": examples(sums),
+        "sources": selection_tables.sources(pool),
+        "lengths": selection_tables.lengths(pool),
+        "sweep": selection_tables.sweep(pool),
+        "examples": examples(pool),
     }
-    pictures = draw(tables) if sums.defined else {}
-    out = folder / FOLDER
-    out.mkdir(exist_ok=True)
-    for name, rows in tables.items():
-        write_csv(out / f"{name}.csv", rows)
-    for name, png in pictures.items():
-        write_png(out / f"{name}.png", png)
-    write_text(folder / PAGE, html_page(tables, pictures, about))
-    names = [*(f"{name}.csv" for name in tables), *(f"{name}.png" for name in pictures)]
-    return [PAGE, *(f"{FOLDER}/{name}" for name in names)]
-
-
-def draw(tables: dict[str, list[dict]]) -> dict[str, bytes]:
-    """All pictures by name."""
-    summary, sources = tables["summary"][0], tables["sources"]
-    bins, lengths = tables["histogram"], tables["lengths"]
-    shown = plots.colours(sources)
-    rates = plots.keep_rates(
-        sources, "sources", "source", summary, "Share of each source that is kept"
+    pictures = draw(pool, summary, tables) if pool.defined else {}
+    about = (
+        f"Teacher {settings.teacher_name}, reference {settings.ref_name}, corpus "
+        f"{'/'.join(corpus.folder.parts[-2:])}, shards {corpus.first_shard}:{corpus.last_shard} "
+        f"of {corpus.all_shards}."
     )
+    folder = report_folder(store)
+    folder.mkdir(exist_ok=True)
+    (folder / "summary.json").unlink(missing_ok=True)
+    for name, rows in tables.items():
+        write_csv(folder / f"{name}.csv", rows)
+    for name, picture in pictures.items():
+        save(folder / f"{name}.png", picture)
+    save(folder / "report.html", html_page.render(page(summary, tables, pictures, about)))
+    write_json(folder / "summary.json", {"scores": manifest["fingerprint"], **summary})
+    print(f"Report: {folder / 'report.html'}")
+
+
+def draw(pool: Pool, summary: dict, tables: dict[str, list[dict]]) -> dict[str, bytes]:
+    """All pictures by name."""
+    sources, lengths = tables["sources"], tables["lengths"]
+    shown = plots.colours(sources)
+    by_length = "Share kept, by tokens per sequence"
     return {
-        "keep_rate": rates,
-        "lengths": plots.keep_rates(
-            lengths, "lengths", "tokens_a_sequence", summary, "Share kept, by tokens a sequence"
-        ),
-        "histogram": plots.histogram(bins, summary, shown),
-        "cumulative": plots.cumulative(bins, summary),
-        "density": plots.density(tables["density"], sources, summary, shown),
+        "keep_rate": plots.keep_rates(sources, "source", summary, "Share kept of each source"),
+        "lengths": plots.keep_rates(lengths, "tokens_per_sequence", summary, by_length),
+        "histogram": plots.histogram(pool, summary, shown),
+        "density": plots.density(pool, sources, summary, shown),
         "sweep": plots.sweep(tables["sweep"], shown),
     }
 
 
-def headlines(summary: dict, sources: list[dict], lengths: list[dict]) -> list[str]:
-    """What was selected and why, in sentences."""
-    s, defined = summary, summary["sequences"]
+def headlines(s: dict, sources: list[dict]) -> list[str]:
+    """What was selected and why, in sentences; s: the summary."""
+    defined = s["sequences"]
     if not defined:
         return [f"None of the {s['scored']:,} sequences has a defined r: nothing can be selected."]
-    share = percent(s["kept"] / defined)
-    token_share = percent(ratio_of(s["kept_tokens"], s["tokens"]))
     found = [
-        f"{s['kept']:,} of {defined:,} sequences are kept ({share}), {s['kept_tokens']:,} of "
-        f"{s['tokens']:,} tokens ({token_share}): those with the highest r, down to "
+        f"{s['kept']:,} of {defined:,} sequences are kept ({percent(s['kept'] / defined)}), "
+        f"{s['kept_tokens']:,} of {s['tokens']:,} tokens "
+        f"({percent(ratio_of(s['kept_tokens'], s['tokens']))}): those with the highest r, down to "
         f"{s['threshold']:.3f}.",
         *source_sentences(sources),
         f"Mean r is {decimal(s['mean_r_kept'])} for what is kept and "
@@ -121,15 +153,8 @@ def headlines(summary: dict, sources: list[dict], lengths: list[dict]) -> list[s
         f"the sequence better than the reference) for {percent(s['share_r_above_0'])}.",
         f"Correlation of r with the teacher's log-probability: "
         f"{s['correlation_with_teacher']:+.2f}, with the reference's: "
-        f"{s['correlation_with_reference']:+.2f}.",
+        f"{s['correlation_with_reference']:+.2f} (from a sample of {s['drawn']:,} sequences).",
     ]
-    if len(lengths) > 1:
-        low, high = (f(lengths, key=lambda row: row["keep_rate"]) for f in (min, max))
-        found.append(
-            f"By length the keep rate goes from {percent(low['keep_rate'])} "
-            f"({low['tokens_a_sequence']} tokens) to {percent(high['keep_rate'])} "
-            f"({high['tokens_a_sequence']} tokens)."
-        )
     if s["without_r"]:
         found.append(
             f"{s['without_r']:,} sequences have no token that counts, so no r; they are never kept."
@@ -155,86 +180,45 @@ def source_sentences(sources: list[dict]) -> list[str]:
     ]
 
 
-def html_page(tables: dict[str, list[dict]], pictures: dict[str, bytes], about: str) -> str:
+def page(
+    summary: dict, tables: dict[str, list[dict]], pictures: dict[str, bytes], about: str
+) -> Page:
     """The whole page."""
-    summary, sources, lengths = tables["summary"][0], tables["sources"], tables["lengths"]
-    parts = [
-        paragraph(about, "from"),
-        findings(headlines(summary, sources, lengths)),
-        paragraph(f"Numbers: {FOLDER}/summary.csv, sources.csv, lengths.csv", "from"),
-        paragraph(
-            "r = reference loss − teacher loss: the mean over a sequence's counted tokens, in nats "
-            "a token. High r: the teacher predicts the sequence and the small reference does not "
-            "yet, so it is hard and worth learning. Low r: easy and common, both predict it alike. "
-            "The lowest: noise, which a larger model does not predict better either."
-        ),
+    blocks = [
+        Text(about, "from"),
+        Findings(headlines(summary, tables["sources"])),
+        Text(ABOUT_R),
     ]
-    if summary["sequences"]:
-        parts += by_source(tables, pictures) + by_score(pictures)
-        parts += by_length_and_share(tables, pictures)
-    parts.append(heading("Examples"))
-    parts += [example(row) for row in tables["examples"]]
-    parts.append(paragraph(f"Texts in full: {FOLDER}/examples.csv", "from"))
-    return page("What difference sampling keeps", parts)
+    if pictures:
+        blocks += sections(summary, tables, pictures)
+    blocks += [Heading("Examples"), *map(block, tables["examples"])]
+    return Page("What difference sampling keeps", [*blocks, Text("All: examples.csv", "from")])
 
 
-def by_source(tables: dict[str, list[dict]], pictures: dict[str, bytes]) -> list[str]:
-    """Keep rates of the sources."""
-    source = f"{FOLDER}/sources.csv"
-    caption = "Green: kept more than the average; red: less. Figures: share kept of sequences."
+def sections(
+    summary: dict, tables: dict[str, list[dict]], pictures: dict[str, bytes]
+) -> list[Heading | Picture | Table]:
+    """What is kept by source, score, length and share."""
+    drawn = f"From a sample of {summary['drawn']:,} sequences, without 0.1 % at each end"
     return [
-        heading("By source"),
-        picture(pictures["keep_rate"], caption, source),
-        table(tables["sources"], SOURCE_COLUMNS, source),
-    ]
-
-
-def by_score(pictures: dict[str, bytes]) -> list[str]:
-    """Distribution of r and of the two losses."""
-    numbers = f"{FOLDER}/histogram.csv"
-    ends = "The outermost bins also hold what lies beyond them."
-    return [
-        heading("The scores"),
-        picture(
-            pictures["histogram"], f"Sequences by r; right of the line is kept. {ends}", numbers
-        ),
-        picture(pictures["cumulative"], "Share of the sequences below r.", numbers),
-        picture(
+        Heading("By source"),
+        Picture(pictures["keep_rate"], "Green: kept more than the average; red: less."),
+        Table(tables["sources"], SOURCE_COLUMNS, "sources.csv"),
+        Heading("The scores"),
+        Picture(pictures["histogram"], f"Sequences by r; right of the line is kept. {drawn}."),
+        Picture(
             pictures["density"],
             "Teacher's against reference's loss: above the black line is kept. On the dotted line "
-            f"both predict equally well; dots are the means of the sources. {ends}",
-            f"{FOLDER}/density.csv, dots: {FOLDER}/sources.csv",
+            f"both predict equally well; dots are the means of the sources. {drawn}.",
         ),
+        Heading("By length"),
+        Picture(pictures["lengths"], "Full sequences have the greatest length that there is."),
+        Table(tables["lengths"], LENGTH_COLUMNS, "lengths.csv"),
+        Heading("If another share alpha were kept"),
+        Picture(pictures["sweep"], "The mixture of what is kept.", "sweep.csv"),
+        Table(tables["sweep"], SWEEP_COLUMNS, "sweep.csv"),
     ]
 
 
-def by_length_and_share(tables: dict[str, list[dict]], pictures: dict[str, bytes]) -> list[str]:
-    """Keep rates by length, and what other shares would keep."""
-    columns = [
-        Column("alpha", "alpha", lambda value: f"{value:.1f}"),
-        Column("threshold", "threshold", decimal),
-        Column("sequences", "sequences", integer),
-        Column("tokens", "tokens", integer),
-        Column("mean_r", "mean r", decimal),
-    ]
-    rows = tables["sweep"]
-    shares = [
-        {"source": key.removeprefix("share "), **{f"{row['alpha']:.1f}": row[key] for row in rows}}
-        for key in rows[0]
-        if key.startswith("share ")
-    ]
-    alphas = [f"{row['alpha']:.1f}" for row in rows]
-    share_columns = [Column("source", "share at alpha ="), *(Column(a, a, percent) for a in alphas)]
-    return [
-        heading("By length"),
-        picture(
-            pictures["lengths"],
-            "Full sequences have the greatest length that there is.",
-            f"{FOLDER}/lengths.csv",
-        ),
-        table(tables["lengths"], LENGTH_COLUMNS, f"{FOLDER}/lengths.csv"),
-        heading("If another share alpha were kept"),
-        picture(pictures["sweep"], "The mixture of what is kept.", f"{FOLDER}/sweep.csv"),
-        table(rows, columns, f"{FOLDER}/sweep.csv"),
-        table(shares, share_columns, f"{FOLDER}/sweep.csv"),
-    ]
+if __name__ == "__main__":
+    run(main)

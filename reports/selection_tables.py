@@ -1,4 +1,4 @@
-"""The tables of the report: what was selected, by source, length and share; each is a CSV file.
+"""The tables of a selection's report: what is kept, by source, length and share.
 
 A table is a list of rows with equal keys. Shares and rates are of the sequences with a defined r;
 those without (no token of them counts) are in a column of their own.
@@ -6,7 +6,9 @@ those without (no token of them counts) are in a column of their own.
 
 import numpy as np
 
-from reports.selection_sums import ALPHAS, Groups, Sums
+from reports.selection_pool import Pool
+
+SOURCE, LENGTH = 1, 2  # axes of a pool's sums
 
 
 def ratio_of(part: float, whole: float) -> float:
@@ -14,136 +16,99 @@ def ratio_of(part: float, whole: float) -> float:
     return float(part) / float(whole) if whole else float("nan")
 
 
-def summary(sums: Sums) -> dict:
-    """The figures of the headline."""
-    s = {name: float(values.sum()) for name, values in sums.sources.sums.items()}
-    n = sums.defined
-    means = np.array([s["r"], -s["teacher"], -s["reference"]]) / max(n, 1)
-    covariance = sums.products / max(n, 1) - np.outer(means, means)
-    spread = np.sqrt(np.maximum(np.diag(covariance), 0))
+def inside(pool: Pool, share: float, axis: int) -> dict[str, np.ndarray]:
+    """The sums over what the share's selection keeps, by source or by length."""
+    levels = slice(0, pool.shares.index(share) + 1)
+    others = tuple({0, SOURCE, LENGTH} - {axis})
+    return {name: values[levels].sum(axis=others) for name, values in pool.sums.items()}
+
+
+def summary(pool: Pool) -> dict:
+    """The figures of the headline; all but the correlations are exact."""
+    everything = {name: x.sum() for name, x in inside(pool, 1.0, SOURCE).items()}
+    kept = {name: x.sum() for name, x in inside(pool, pool.ratio, SOURCE).items()}
+    drawn = pool.drawn
+    varies = len(drawn["r"]) > 1
     return {
-        "ratio": sums.ratio,
-        "scored": len(sums.scored.r),
-        "without_r": len(sums.scored.r) - n,
-        "sequences": n,
-        "kept": sums.keep,
-        "tokens": int(s["tokens"]),
-        "kept_tokens": int(s["kept_tokens"]),
-        "threshold": sums.threshold,
-        "lowest_r": sums.low,
-        "highest_r": sums.high,
-        "mean_r": ratio_of(s["r"], n),
-        "standard_deviation_r": float(spread[0]),
-        "mean_r_kept": ratio_of(s["kept_r"], sums.keep),
-        "mean_r_dropped": ratio_of(s["r"] - s["kept_r"], n - sums.keep),
-        "share_r_above_0": ratio_of(sums.positive, n),
-        "correlation_with_teacher": ratio_of(covariance[0, 1], spread[0] * spread[1]),
-        "correlation_with_reference": ratio_of(covariance[0, 2], spread[0] * spread[2]),
+        "ratio": pool.ratio,
+        "scored": len(pool.r),
+        "without_r": len(pool.r) - pool.defined,
+        "sequences": pool.defined,
+        "kept": pool.keep,
+        "tokens": int(everything["tokens"]),
+        "kept_tokens": int(kept["tokens"]),
+        "threshold": pool.thresholds[pool.shares.index(pool.ratio)],
+        "mean_r": ratio_of(everything["r"], pool.defined),
+        "mean_r_kept": ratio_of(kept["r"], pool.keep),
+        "mean_r_dropped": ratio_of(everything["r"] - kept["r"], pool.defined - pool.keep),
+        "share_r_above_0": ratio_of(np.count_nonzero(pool.r > 0), pool.defined),
+        "drawn": len(drawn["r"]),
+        **{
+            f"correlation_with_{role}": correlation(drawn["r"], -drawn[role]) if varies else np.nan
+            for role in ("teacher", "reference")
+        },
     }
 
 
-def group_rows(groups: Groups, label: str, names: list[str]) -> list[dict]:
-    """A row for every group, in their order."""
-    s = groups.sums
-    whole = {name: values.sum() for name, values in s.items()}
+def correlation(x: np.ndarray, y: np.ndarray) -> float:
+    """Pearson's correlation; NaN where one of them is constant."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(np.corrcoef(x, y)[0, 1])
+
+
+def group_rows(pool: Pool, axis: int, label: str, names: list[str]) -> list[dict]:
+    """One row per source or length bin, in their order."""
+    s, kept = inside(pool, 1.0, axis), inside(pool, pool.ratio, axis)
+    without_r = pool.sums["sequences"][-1].sum(axis=2 - axis)
     return [
         {
             label: name,
-            "sequences": int(s["sequences"][i]),
+            "sequences": int(count),
             "tokens": int(s["tokens"][i]),
-            "mean_r": ratio_of(s["r"][i], s["sequences"][i]),
-            "mean_teacher_loss": ratio_of(s["teacher"][i], s["sequences"][i]),
-            "mean_reference_loss": ratio_of(s["reference"][i], s["sequences"][i]),
-            "kept": int(s["kept"][i]),
-            "kept_tokens": int(s["kept_tokens"][i]),
-            "keep_rate": ratio_of(s["kept"][i], s["sequences"][i]),
-            "share_before": ratio_of(s["sequences"][i], whole["sequences"]),
-            "share_after": ratio_of(s["kept"][i], whole["kept"]),
-            "token_share_before": ratio_of(s["tokens"][i], whole["tokens"]),
-            "token_share_after": ratio_of(s["kept_tokens"][i], whole["kept_tokens"]),
+            "mean_r": ratio_of(s["r"][i], count),
+            "mean_teacher_loss": ratio_of(s["teacher"][i], count),
+            "mean_reference_loss": ratio_of(s["reference"][i], count),
+            "kept": int(kept["sequences"][i]),
+            "kept_tokens": int(kept["tokens"][i]),
+            "keep_rate": ratio_of(kept["sequences"][i], count),
+            "share_before": ratio_of(count, pool.defined),
+            "share_after": ratio_of(kept["sequences"][i], pool.keep),
+            "without_r": int(without_r[i]),
         }
-        for i, name in enumerate(names)
+        for i, (name, count) in enumerate(zip(names, s["sequences"], strict=True))
+        if count or without_r[i]
     ]
 
 
-def sources(sums: Sums) -> list[dict]:
-    """A row a source, the most kept first."""
-    rows = group_rows(sums.sources, "source", sums.names)
-    for row, count in zip(rows, sums.without_r.tolist(), strict=True):
-        row["without_r"] = count
-    present = [row for row in rows if row["sequences"] or row["without_r"]]
+def sources(pool: Pool) -> list[dict]:
+    """One row per source, the most kept first."""
     return sorted(
-        present,
+        group_rows(pool, SOURCE, "source", pool.names),
         key=lambda row: (-np.nan_to_num(row["keep_rate"], nan=-1), -row["sequences"]),
     )
 
 
-def lengths(sums: Sums) -> list[dict]:
-    """A row a range of lengths, the shortest first."""
-    limits = sums.length_limits.tolist()
+def lengths(pool: Pool) -> list[dict]:
+    """One row per range of lengths, the shortest first."""
+    limits = pool.length_limits.tolist()
     names = [f"{low + 1}–{high}" for low, high in zip([0, *limits[:-2]], limits[:-1], strict=True)]
-    rows = group_rows(sums.lengths, "tokens_a_sequence", [*names, f"{limits[-1]} (full)"])
+    rows = group_rows(pool, LENGTH, "tokens_per_sequence", [*names, f"{limits[-1]} (full)"])
     return [row for row in rows if row["sequences"]]
 
 
-def sweep(sums: Sums) -> list[dict]:
-    """A row a share alpha that could be kept; the last one is the pool itself."""
-    shape = (len(ALPHAS) + 1, len(sums.names))
-    s = {name: values.reshape(shape) for name, values in sums.levels.sums.items()}
-    present = np.flatnonzero(sums.sources.sums["sequences"])
+def sweep(pool: Pool) -> list[dict]:
+    """One row per share alpha that could be kept; the last one is the pool itself."""
+    present = np.flatnonzero(inside(pool, 1.0, SOURCE)["sequences"])
     rows = []
-    for number, alpha in enumerate((*ALPHAS, 1.0)):
-        # A sequence that alpha's selection holds is in those of all larger alphas too.
-        inside = slice(len(ALPHAS) - number, None)
-        by_source = s["sequences"][inside].sum(axis=0)
+    for alpha, keep, threshold in zip(pool.shares, pool.keeps, pool.thresholds, strict=True):
+        s = inside(pool, alpha, SOURCE)
         row = {
             "alpha": alpha,
-            "threshold": [*sums.thresholds, sums.low][number],
-            "sequences": int(by_source.sum()),
-            "tokens": int(s["tokens"][inside].sum()),
-            "mean_r": ratio_of(s["r"][inside].sum(), by_source.sum()),
+            "threshold": threshold,
+            "sequences": keep,
+            "tokens": int(s["tokens"].sum()),
+            "mean_r": ratio_of(s["r"].sum(), keep),
         }
-        for i in present:
-            row[f"share {sums.names[i]}"] = ratio_of(by_source[i], by_source.sum())
+        row |= {f"share {pool.names[i]}": ratio_of(s["sequences"][i], keep) for i in present}
         rows.append(row)
     return rows
-
-
-def histogram(sums: Sums) -> list[dict]:
-    """A row a bin of r: [from, to), the last one closed; by source too."""
-    edges = sums.histogram_kept.edges[0].tolist()
-    edges = [min(edges[0], sums.low), *edges[1:-1], max(edges[-1], sums.high)]
-    by_source, kept = sums.histogram.counts, sums.histogram_kept.counts
-    present = np.flatnonzero(sums.sources.sums["sequences"])
-    counts = by_source.sum(axis=0)
-    running = np.cumsum(counts)
-    return [
-        {
-            "from": edges[i],
-            "to": edges[i + 1],
-            "sequences": int(counts[i]),
-            "kept": int(kept[i]),
-            "sequences_to_here": int(running[i]),
-            "share_to_here": ratio_of(running[i], running[-1]),
-            **{f"sequences {sums.names[j]}": int(by_source[j, i]) for j in present},
-        }
-        for i in range(len(counts))
-    ]
-
-
-def density(sums: Sums) -> list[dict]:
-    """A row a cell of teacher's by reference's loss that holds a sequence.
-
-    The outermost cells also hold what lies beyond them.
-    """
-    teacher, reference = sums.density.edges
-    return [
-        {
-            "teacher_from": float(teacher[i]),
-            "teacher_to": float(teacher[i + 1]),
-            "reference_from": float(reference[j]),
-            "reference_to": float(reference[j + 1]),
-            "sequences": int(sums.density.counts[i, j]),
-        }
-        for i, j in np.argwhere(sums.density.counts)
-    ]

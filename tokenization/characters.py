@@ -1,9 +1,9 @@
 """Which texts two implementations of one tokenizer can differ on, character by character.
 
 They hold tables of different Unicode versions: a character that one of them does not know is
-normalised, or taken for a letter, by the other alone. Each character is tried once, when it first
-occurs, in strings that show its class and its part in normalisation; what is assigned in both
-normalises alike in all versions (Unicode's stability policy).
+normalized, or taken for a letter, by the other alone. Each character is tried once, when it first
+occurs, in strings that show its class and its part in normalization; what is assigned in both
+normalizes alike in all versions (Unicode's stability policy).
 """
 
 import unicodedata
@@ -20,7 +20,7 @@ PROBE = "a{0}b1{0}2 {0}. {0}\n'{0} x{0}\u0334y\u0301{0}z \u0315{0}"
 class Characters:
     """Remembers on which characters two encoders differ.
 
-    An encoder takes texts and returns the ids of all of them back to back, and their numbers.
+    An encoder takes texts and returns the ids of all of them back to back, and their counts.
     """
 
     def __init__(self, *encoders: Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]) -> None:
@@ -41,12 +41,12 @@ class Characters:
         letters = [chr(code) for code in codes]
         probes = [PROBE.format(c) + unicodedata.normalize("NFD", c) for c in letters]
         equal = self._equal(probes)
-        # Characters that this Python does not know either have no probe that shows their part.
+        # For characters that this Python does not know either, no probe shows their part.
         known = [unicodedata.category(c) != "Cn" for c in letters]
         self.kinds[codes] = np.where(equal & known, EQUAL, DIFFERENT)
 
     def _try_compositions(self) -> None:
-        """Pairs that are composed to one character; Hangul's are composed by arithmetic."""
+        """Pairs that are composed to one character (Hangul's by arithmetic, so not tried)."""
         pairs = []
         for code in [*range(0xC0, 0xAC00), *range(0xD7A4, 0x30000)]:
             parts = unicodedata.decomposition(chr(code))
@@ -58,21 +58,13 @@ class Characters:
 
     def _equal(self, texts: list[str]) -> np.ndarray:
         """[len(texts)] bool: the encoders give the same ids for it."""
-        (ids, lengths), (other_ids, other_lengths) = (encode(texts) for encode in self.encoders)
-        ends, other_ends = np.cumsum(lengths), np.cumsum(other_lengths)
-        return np.array(
-            [
-                np.array_equal(ids[end - size : end], other_ids[other_end - other_size : other_end])
-                for end, size, other_end, other_size in zip(
-                    ends, lengths, other_ends, other_lengths, strict=True
-                )
-            ],
-            bool,
-        )
+        found = (encode(texts) for encode in self.encoders)
+        parts = (np.split(ids, np.cumsum(lengths)[:-1]) for ids, lengths in found)
+        return np.array([np.array_equal(*pair) for pair in zip(*parts, strict=True)], bool)
 
 
 def code_points(text: str) -> np.ndarray:
-    """The characters of a text as numbers, [length]; none of a text of ASCII alone."""
+    """The code points of a text, [length] uint32; none for a text of ASCII alone."""
     if text.isascii():
         return np.empty(0, "<u4")
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")

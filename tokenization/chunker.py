@@ -1,9 +1,9 @@
 """Cut each source's stream of tokens into sequences that end where a sentence ends.
 
-The rules are those of the original MiniPLM corpus (its tokenize_pile.py): a buffer a source; while
-it holds a full sequence, cut after the last token at which a sequence may end. Each document ends
-with end-of-text, at which a sequence may end, so that a cut never depends on a later document, and
-many documents can be cut at once.
+The rules are those of the corpus of MiniPLM (arXiv 2410.17215; the tokenize_pile.py of its
+release): one buffer per source; while it holds a full sequence, cut after the last token at which
+a sequence may end. Each document ends with end-of-text, at which a sequence may end, so that a cut
+never depends on a later document, and many documents can be cut at once.
 """
 
 from bisect import bisect_left
@@ -51,7 +51,7 @@ class Chunker:
         self.flags[self.eos_id] |= ALONE
 
     def add(self, source: str, documents: list[np.ndarray]) -> Sequences:
-        """Append documents (ids without the end-of-text after each); what they complete."""
+        """Append documents (ids [tokens] without the end-of-text); returns what they complete."""
         eos = np.array([self.eos_id], self.dtype)
         parts = [self.buffers.get(source, eos[:0])]
         for document in documents:

@@ -16,8 +16,10 @@ GROUP = 4096  # sequences gathered for one write
 class ShuffledShards:
     """Shards split_K and domain_K.npy of a folder, `size` sequences each but the last.
 
-    Memory is one shard's tokens, plus those of the batch that filled it.
+    It holds one shard's tokens in memory, plus those of the batch that filled it.
     """
+
+    STATE = ("tokens", "sequences", "counts")  # names of the arrays of state()
 
     def __init__(
         self, folder: Path, split: str, size: int, dtype: np.dtype, bos_id: int | None = None
@@ -26,14 +28,14 @@ class ShuffledShards:
         self.bos = np.array([] if bos_id is None else [bos_id], dtype)
         self.random = np.random.RandomState(SHUFFLE_SEED)
         self.streams: list[np.ndarray] = []
-        self.table = np.empty((0, 4), np.int64)  # stream, start, end, domain: a row a sequence
+        self.table = np.empty((0, 4), np.int64)  # per sequence: stream, start, end, domain
         self.parts: list[np.ndarray] = []  # of the table, not joined yet
-        self.waiting = 0  # sequences that are not written yet
+        self.waiting = 0  # sequences not written yet
         self.files: list[str] = []
         self.shards = self.rows = self.tokens = 0
 
     def add(self, batch: list[tuple[int, Sequences]]) -> None:
-        """Take (domain, sequences) of a batch's sources, ordered by the documents they complete."""
+        """Take (domain, sequences) of a batch's sources; their order is that of its documents."""
         parts, documents = [], []
         for domain, found in batch:
             columns = np.empty((len(found.starts), 4), np.int64)
@@ -47,7 +49,7 @@ class ShuffledShards:
         self.waiting += len(order)
 
     def flush(self, *, last: bool = False) -> bool:
-        """Write all full shards, with `last` also what is left; whether any was written."""
+        """Write all full shards, with `last` also what is left; returns whether any was written."""
         if self.waiting < self.size and not (last and self.waiting):
             return False
         table = np.concatenate([self.table, *self.parts])
@@ -86,13 +88,13 @@ class ShuffledShards:
         self.waiting = len(table)
 
     def state(self) -> dict[str, np.ndarray]:
-        """What is not in the files, right after a flush; see resume."""
+        """What is not in the files, right after a flush, for resume."""
         assert not self.parts, "the state is taken right after a flush"
         counts = np.array([self.shards, self.rows, self.tokens])
-        return {"tokens": self.streams[0], "sequences": self.table, "counts": counts}
+        return dict(zip(self.STATE, (self.streams[0], self.table, counts), strict=True))
 
     def resume(self, state: dict[str, np.ndarray]) -> None:
-        """Go on from a state."""
+        """Continue from a state."""
         self.streams, self.table = [state["tokens"]], state["sequences"]
         self.waiting = len(self.table)
         self.shards, self.rows, self.tokens = state["counts"].tolist()

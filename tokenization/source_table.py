@@ -1,4 +1,4 @@
-"""What was read and written, a row a source."""
+"""Counts of what was read and written, one row per source."""
 
 import unicodedata
 from typing import Any
@@ -8,6 +8,7 @@ import numpy as np
 from data_utils.corpus import MAX_DOMAINS
 from data_utils.errors import InputError
 from tokenization.chunker import Chunker, Sequences
+from tokenization.text import BadDocument
 
 MAX_LISTED = 1000  # bad lines that are named one by one
 COLUMNS = {
@@ -26,12 +27,12 @@ COLUMNS = {
 
 
 class SourceTable:
-    """Counts a source, in order of appearance, and the lines that were skipped."""
+    """Counts per source, in order of appearance, and the lines that were skipped."""
 
     def __init__(self, eos_id: int) -> None:
         self.eos_id = eos_id
         self.rows: dict[str, dict[str, int]] = {}
-        self.bad: list[list] = []
+        self.bad: list[list] = []  # [file, line, reason]
         self.bad_count = 0
 
     def add(self, source: str, **amounts: int) -> None:
@@ -41,7 +42,7 @@ class SourceTable:
             row[name] += int(amount)
 
     def number(self, source: str) -> int:
-        """The domain number of a source, in order of appearance."""
+        """The domain number of a source, in order of appearance; an InputError for a 256th."""
         number = list(self.rows).index(source)
         if number >= MAX_DOMAINS:
             raise InputError(
@@ -55,7 +56,11 @@ class SourceTable:
     def add_documents(
         self, texts: list[str], members: dict[str, list[int]], tokens: np.ndarray, ends: np.ndarray
     ) -> None:
-        """Count a batch: members are the numbers of each source's texts, ends their ends."""
+        """Count a batch of texts.
+
+        members: the numbers of each source's texts. tokens: of all texts back to back [all];
+        ends: where each text ends in them [texts].
+        """
         eos_places = np.flatnonzero(tokens == self.eos_id)
         with_eos = set(np.searchsorted(ends, eos_places, side="right").tolist())
         lengths = np.diff(ends, prepend=0)
@@ -77,10 +82,10 @@ class SourceTable:
         tokens = (found.ends - found.starts).sum() + count * with_bos
         self.add(source, sequences=count, sequence_tokens=tokens)
 
-    def bad_lines(self, bad: list[list]) -> None:
-        """List lines that were skipped."""
+    def add_bad(self, bad: list[BadDocument]) -> None:
+        """Count lines that were skipped, and list the first MAX_LISTED."""
         self.bad_count += len(bad)
-        self.bad += bad[: MAX_LISTED - len(self.bad)]
+        self.bad += [document.line for document in bad[: MAX_LISTED - len(self.bad)]]
 
     def close(self, chunker: Chunker) -> None:
         """Count what the buffers hold at the end."""
@@ -93,9 +98,9 @@ class SourceTable:
             )
 
     def state(self) -> dict[str, Any]:
-        """All of it as JSON values."""
+        """Everything, as JSON values."""
         return {"rows": self.rows, "bad": self.bad, "bad_count": self.bad_count}
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Continue from a state."""
         self.rows, self.bad, self.bad_count = state["rows"], state["bad"], state["bad_count"]

@@ -1,7 +1,7 @@
 """Files of documents: .jsonl, .jsonl.zst, .jsonl.gz and .parquet are read, .jsonl[.zst] written.
 
-A document is {"text": str, "meta": {"pile_set_name": str, ...}}, the Pile's form. What is not, is
-an error that names file and line, or is skipped and listed where the caller asks for it.
+A document is {"text": str, "meta": {"pile_set_name": str, ...}}, the form of the Pile (arXiv
+2101.00027). Anything else is an error that names file and line; a caller may ask to get past it.
 """
 
 import codecs
@@ -16,20 +16,21 @@ from typing import Any, BinaryIO
 import orjson
 import zstandard
 
+from data_utils.atomic_files import atomic_file
 from data_utils.errors import InputError
 
 WINDOW = 1 << 31  # bytes; zstd --ultra --long=31 writes frames that need as much
 BRING_TEXT = "run tools/get_pile.py, or put Pile-format .jsonl files there"
 FIX = (
-    'get or mend the file; a document is {"text": ..., "meta": {"pile_set_name": ...}}; tokenising '
-    "and copying go on without bad lines with --skip-bad-lines true"
+    'get or fix the file; a document is {"text": ..., "meta": {"pile_set_name": ...}}; --skip-bad-'
+    "lines true leaves bad lines out when tokenizing and copying"
 )
 
 
 class ZstdReader(io.RawIOBase):
-    """The decompressed bytes of a zstd file of any number of frames; a cut-off file is an error.
+    """The decompressed bytes of a zstd file (RFC 8878) of any number of frames.
 
-    zstandard's own stream_reader ends in silence where a file was cut.
+    An EOFError where the file was cut off: zstandard's own stream_reader ends in silence there.
     """
 
     def __init__(self, raw: BinaryIO) -> None:
@@ -63,9 +64,9 @@ class ZstdReader(io.RawIOBase):
 class Documents:
     """The documents of files, in order, from a state on; state and fraction tell how far it is.
 
-    source: name of the source of documents that state none. With skip_bad, lines that hold no
-    document are listed in `bad` as [file, line, reason] and passed over. copied: documents are to
-    be written as JSON again, so what JSON cannot hold makes a bad line.
+    source: name of the source of documents that state none. A line that does not hold a document
+    raises its BadDocument; with skip_bad the BadDocument is yielded in its place. copied: documents
+    will be written as JSON again, so what JSON cannot hold makes a bad line.
     """
 
     def __init__(
@@ -81,7 +82,6 @@ class Documents:
         self.state = dict(state or {"file": 0, "documents": 0})
         self.sizes = [path.stat().st_size for path in files]
         self.inside = 0.0  # share of the present file that is read
-        self.bad: list[list] = []
 
     def fraction(self) -> float:
         """Share of the input's bytes that has been read."""
@@ -89,17 +89,16 @@ class Documents:
         now = self.sizes[number] * self.inside if number < len(self.files) else 0
         return (sum(self.sizes[:number]) + now) / max(sum(self.sizes), 1)
 
-    def __iter__(self) -> Iterator[dict]:
+    def __iter__(self) -> Iterator["dict | BadDocument"]:
         while self.state["file"] < len(self.files):
             path, skip = self.files[self.state["file"]], self.state["documents"]
-            for number, document in self._read(path, skip):
+            for number, document in self.read(path, skip):
                 checked = self._checked(document, path, number)
                 self.state["documents"] = number
-                if checked is not None:
-                    yield checked
+                yield checked
             self.state = {"file": self.state["file"] + 1, "documents": 0}
 
-    def _checked(self, document: Any, path: Path, number: int) -> dict | None:
+    def _checked(self, document: Any, path: Path, number: int) -> "dict | BadDocument":
         try:
             checked = check_document(document, path, number, self.source)
             if self.copied:
@@ -108,18 +107,17 @@ class Documents:
         except BadDocument as error:
             if not self.skip_bad:
                 raise
-            self.bad.append([path.name, number, error.reason])
-            return None
+            return error
 
-    def _read(self, path: Path, skip: int) -> Iterator[tuple[int, Any]]:
-        """(line or row counted from 1, what stands there), the first `skip` left out."""
+    def read(self, path: Path, skip: int) -> Iterator[tuple[int, Any]]:
+        """(line or row counted from 1, its content) after the first `skip`, unchecked.
+
+        An InputError where the file is damaged or cut off.
+        """
         number = skip
         try:
-            if path.suffix == ".parquet":
-                rows = self._parquet(path, skip)
-            else:
-                rows = self._lines(path, skip)
-            for number, document in rows:
+            rows = self._parquet if path.suffix == ".parquet" else self._lines
+            for number, document in rows(path, skip):
                 yield number, document
         except (EOFError, zstandard.ZstdError, gzip.BadGzipFile, zlib.error) as error:
             raise damaged(path, number, error) from error
@@ -157,7 +155,7 @@ class Documents:
 def holds_documents(path: Path) -> bool:
     """Whether the file has a row, or a line that is not blank; good or bad."""
     if path.suffix != ".parquet":
-        return next(Documents([path])._read(path, 0), None) is not None
+        return next(Documents([path]).read(path, 0), None) is not None
     try:
         with parquet_file(path) as file:
             return file.metadata.num_rows > 0
@@ -167,7 +165,7 @@ def holds_documents(path: Path) -> bool:
 
 @contextlib.contextmanager
 def parquet_file(path: Path) -> Iterator[Any]:
-    """An open Parquet file that has a column text; damage is an EOFError."""
+    """An open Parquet file; an InputError if it has no column text, an EOFError for damage."""
     import pyarrow
     import pyarrow.parquet
 
@@ -190,7 +188,7 @@ def parquet_file(path: Path) -> Iterator[Any]:
 
 
 def damaged(path: Path, number: int, error: Exception) -> InputError:
-    """The error for a file that can be read up to a line or row only."""
+    """The error for a file that can be read only up to a line or row."""
     what = f"the file is damaged or cut off after line {number} ({error})"
     return InputError(what, where=path, fix=FIX)
 
@@ -210,15 +208,15 @@ def plain_rows(batch: Any) -> list[Any]:
 
 
 class BadDocument(InputError):
-    """A line or row that is no document."""
+    """A line or row that is not a document."""
 
     def __init__(self, path: Path | str, number: int, reason: str) -> None:
         super().__init__(f"line {number} {reason}", where=path, fix=FIX)
-        self.reason = reason
+        self.line = [Path(path).name, number, reason]
 
 
 def check_document(document: Any, path: Path | str, number: int, source: str = "") -> dict:
-    """{"text", "meta"} of a line of JSON or of a row; anything else is a BadDocument.
+    """{"text", "meta"} of a line of JSON or of a row; raises a BadDocument for anything else.
 
     source: name for documents that state no source of their own.
     """
@@ -243,30 +241,29 @@ def check_document(document: Any, path: Path | str, number: int, source: str = "
 
 
 def check_json(document: dict, path: Path | str, number: int) -> None:
-    """A BadDocument where JSON cannot hold a document's meta (bytes, decimals, deep nesting)."""
+    """Raise a BadDocument where JSON cannot hold the meta (bytes, decimals, deep nesting)."""
     try:
-        orjson.dumps({"meta": document["meta"]})  # as deep as document_writer's line
+        orjson.dumps({"meta": document["meta"]})  # as deep as in document_file's line
     except orjson.JSONEncodeError as error:
         raise BadDocument(path, number, f"has meta that JSON cannot hold ({error})") from error
 
 
 @contextlib.contextmanager
-def document_writer(raw: BinaryIO, compress: str) -> Iterator[Any]:
-    """A function that writes one document as a line into raw, compressed if asked to."""
+def document_file(folder: Path, number: int, compress: str) -> Iterator[tuple[str, Any]]:
+    """Write K.jsonl, or K.jsonl.zst for compress "zstd", into folder, whole or not at all.
+
+    Gives its name and a function that writes a document as a line and returns the line's bytes.
+    """
+    name = f"{number}.jsonl{'.zst' if compress == 'zstd' else ''}"
     with contextlib.ExitStack() as stack:
-        stream: Any = raw
+        stream: Any = stack.enter_context(atomic_file(folder / name))
         if compress == "zstd":
             compressor = zstandard.ZstdCompressor(level=3)
-            stream = stack.enter_context(compressor.stream_writer(raw, closefd=False))
+            stream = stack.enter_context(compressor.stream_writer(stream, closefd=False))
 
         def write(document: dict) -> int:
             line = orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
             stream.write(line)
             return len(line)
 
-        yield write
-
-
-def file_name(number: int, compress: str) -> str:
-    """K.jsonl or K.jsonl.zst."""
-    return f"{number}.jsonl{'.zst' if compress == 'zstd' else ''}"
+        yield name, write

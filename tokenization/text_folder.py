@@ -1,6 +1,6 @@
 """Which files of a folder of text are read: all that hold documents.
 
-What else stands there is refused by name, so that nothing is left out in silence.
+Anything else there is refused by name, so that nothing is left out in silence.
 """
 
 import os
@@ -14,7 +14,7 @@ from data_utils.artefact_writer import PROGRESS
 from data_utils.errors import InputError
 from tokenization.text import holds_documents
 
-# What lies beside text everywhere and is none: descriptions, licences, records, hidden files.
+# What is found beside text everywhere: descriptions, licences, records, hidden files.
 NO_TEXT = re.compile(
     r"\..*|.*\.(md|html)|(readme|licen[cs]e|notice|citation)(\..*)?|(sha256|md5)sums?(\.txt)?"
     r"|(manifest|settings|progress|dataset_infos?|dataset_dict|state)\.json",
@@ -34,10 +34,10 @@ def natural(path: Path) -> list:
 def text_files(folder: Path, skip_others: bool = False) -> list[Path]:
     """The files of documents in folder, or in folder/train if there is one, in natural order.
 
-    Everything there is read, or an InputError that names it: other formats, links that lead
-    nowhere, files without documents, folders with files, one name in two formats. Descriptions
-    and hidden files are passed over, with skip_others files of other formats and folders too; the
-    terminal names them.
+    An InputError names what would not be read or be read twice: other formats, broken links, files
+    without documents, folders with files, one name in two formats. Descriptions and hidden files
+    are passed over, with skip_others files of other formats and folders too; the terminal names
+    them.
     """
     # A copy of the hub's data set has train/ beside the validation and test files.
     place = folder / "train" if (folder / "train").is_dir() else folder
@@ -51,7 +51,7 @@ def text_files(folder: Path, skip_others: bool = False) -> list[Path]:
     check_text_files(files)
     if place != folder:
         beside = [path for path in sorted(folder.glob("*"), key=natural) if path != place]
-        tell(f"reading {place} alone of {folder}, not", beside, otherwise=f"reading {place}")
+        tell(f"reading only {place} of {folder}, not", beside, otherwise=f"reading {place}")
     tell(f"passed over in {place}:", no_text + others)
     if not files:
         raise InputError(
@@ -63,13 +63,11 @@ def text_files(folder: Path, skip_others: bool = False) -> list[Path]:
 
 
 def check_text_files(files: list[Path]) -> None:
-    """Each file is there, has content, and stands there in one format only."""
+    """An InputError unless each file is there, has content, and is there in one format only."""
     missing = [path for path in files if not path.exists()]
     if missing:
-        raise left_out(
-            "is a link that leads nowhere", missing, "bring the file, or remove the link"
-        )
-    # A file of no documents may be meant so; but so looks one that never arrived.
+        raise left_out("is a broken link", missing, "bring the file, or remove the link")
+    # A file without documents may be intended; but one that never arrived looks the same.
     empty = [path for path in files if path.stat().st_size == 0]
     empty = empty or [path for path in files if not holds_documents(path)]
     if empty:
@@ -86,7 +84,7 @@ def stem(path: Path) -> str:
 
 
 def is_no_text(path: Path) -> bool:
-    """Whether everybody passes this path over: hidden, or by its name a description or record."""
+    """Whether this path is always passed over: hidden, or by its name a description or record."""
     if path.name.startswith("."):
         return True
     documents = path.name.endswith(TEXT_FORMATS) or path.is_dir()
@@ -94,7 +92,7 @@ def is_no_text(path: Path) -> bool:
 
 
 def holds_something(path: Path) -> bool:
-    """Whether leaving this path out may leave text out: a folder only if files lie below it."""
+    """Whether leaving this path out may leave text out: a folder only if it holds files."""
     if not path.is_dir():
         return True
     for folder, folders, names in os.walk(path):
@@ -106,7 +104,7 @@ def holds_something(path: Path) -> bool:
 
 
 def tell(what: str, paths: list[Path], otherwise: str = "") -> None:
-    """One line with the names of paths that are not read; this project's own records go unsaid."""
+    """Print one line with the names of paths that are not read, but for this project's records."""
     own = {artefact.MANIFEST, artefact.SETTINGS, artefact.LOCK, PROGRESS}
     names = ", ".join(path.name for path in paths if path.name not in own)
     if names or otherwise:
@@ -116,4 +114,4 @@ def tell(what: str, paths: list[Path], otherwise: str = "") -> None:
 def left_out(what: str, paths: list[Path], fix: str) -> InputError:
     """The error for paths of an input folder that would not be read."""
     more = f" (and {len(paths) - 1} more like it)" if len(paths) > 1 else ""
-    return InputError(f"what lies in the text's folder {what}{more}", where=paths[0], fix=fix)
+    return InputError(f"a path in the folder of text {what}{more}", where=paths[0], fix=fix)

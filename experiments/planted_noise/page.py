@@ -1,19 +1,18 @@
-"""The results of the planted-noise experiment: tables for the terminal, the plot, the HTML page."""
+"""The page of the planted-noise experiment."""
 
+from reports import plots
 from reports.page import (
     Column,
+    Findings,
+    Heading,
+    Page,
+    Picture,
+    Table,
+    Text,
     decimal,
-    findings,
-    heading,
     integer,
-    new_plot,
-    page,
-    paragraph,
     percent,
-    picture,
-    plot_png,
-    table,
-    text_table,
+    signed,
 )
 
 KEEP_RATES = (
@@ -24,17 +23,9 @@ KEEP_RATES = (
     Column("low", "95 % from", percent),
     Column("high", "to", percent),
     Column("mean_r", "mean r", decimal),
-    Column("deviation_r", "deviation", decimal),
     Column("mean_teacher_loss", "teacher loss", decimal),
     Column("mean_reference_loss", "reference loss", decimal),
 )
-
-
-def signed(value: float) -> str:
-    """+0.123; a dash where there is no value."""
-    return f"{value:+.3f}" if value == value else "–"
-
-
 GAINS = (
     Column("share", "noise", percent),
     Column("noise_in_better_half", "in better half", percent),
@@ -58,81 +49,63 @@ COPIES = (
 )
 INTERVALS = (
     "Gain: mean held-out loss of students on a random half minus that of students on the better "
-    "half, in nats a token; above 0 the better half is the better one. Both intervals are "
+    "half, in nats per token; above 0 the better half is the better one. Both intervals are "
     "Student's: over the held-out sequences for the mean of these seeds, and over the few seeds "
     "for the mean of these sequences. A seed is that of the initial weights and of the "
-    "random half; the better half itself has none: one reference and one plant a share."
+    "random half; the better half itself has none: one reference and one plant per share."
 )
 
 
-def gain_rows(result: dict) -> list[dict]:
+def each_seed(row: dict) -> list[float]:
+    """The gains of the seeds, in a row of the gains."""
+    return [gain for name, gain in row.items() if name.startswith("gain_seed_")]
+
+
+def gain_rows(gains: list[dict]) -> list[dict]:
     """The rows of the table of gains with intervals and seeds in words."""
     return [
         {
             **row,
             "texts": f"{signed(row['low'])} to {signed(row['high'])}",
             "over_seeds": f"{signed(row['seed_low'])} to {signed(row['seed_high'])}",
-            "seeds": " ".join(signed(gain) for gain in row["seed_gains"].values()),
+            "seeds": " ".join(map(signed, each_seed(row))),
         }
-        for row in result["gain"]
+        for row in gains
     ]
 
 
-def source_table(result: dict) -> tuple[list[dict], list[Column]]:
-    """(rows, columns) of the gains by source of the held-out text."""
-    rows = [{"share": row["share"], **row["source_gains"]} for row in result["gain"]]
-    sources = result["gain"][0]["source_gains"]
-    return rows, [GAINS[0], *(Column(source, source, signed) for source in sources)]
-
-
-def notes(result: dict) -> list[str]:
-    """What the figures are, and what they are not."""
-    return [INTERVALS, ALONE, *([COPIES] if len(result["keep_rates"]) > 2 else [])]
-
-
-def terminal(result: dict) -> str:
-    """Everything that is printed."""
-    sentences = [*result["findings"], *notes(result)]
-    return "\n\n".join(
-        [
-            text_table([*result["keep_rates"], *result["sources"]], KEEP_RATES),
-            text_table(gain_rows(result), GAINS),
-            "Gain by source of the held-out text\n" + text_table(*source_table(result)),
-            "\n".join(f"* {sentence}" for sentence in sentences),
-        ]
+def page(result: dict, png: bytes) -> Page:
+    """The whole page; png: the picture of draw_gain."""
+    gains = result["gain"]
+    sources = [name for name in gains[0] if name.startswith("gain ")]
+    by_source = [GAINS[0], *(Column(name, name.removeprefix("gain "), signed) for name in sources)]
+    caption = (
+        f"Held-out loss on {gains[0]['held_out_sequences']:,} clean sequences, random "
+        "half minus better half. Dots: seeds. Line: their mean, with the 95 % interval over the "
+        "held-out sequences."
     )
-
-
-def html(result: dict, png: bytes) -> str:
-    """The whole page."""
-    held_out = result["gain"][0]["held_out_sequences"]
-    return page(
+    notes = [INTERVALS, ALONE, *([COPIES] if len(result["keep_rates"]) > 2 else [])]
+    return Page(
         "Planted noise: what selection keeps, and what students gain",
         [
-            findings(result["findings"]),
-            heading("Gain over the share of noise"),
-            picture(
-                png,
-                f"Held-out loss on {held_out:,} clean sequences, random half minus better half. "
-                "Dots: seeds. Line: their mean, with the 95 % interval over the held-out "
-                "sequences.",
-                "gain.csv",
-            ),
-            table(gain_rows(result), GAINS[:-1], "gain.csv"),
-            heading("Gain by source of the held-out text"),
-            table(*source_table(result), "gain.csv"),
-            heading("What is kept of planted sequences"),
-            table(result["keep_rates"], KEEP_RATES, "keep_rates.csv"),
-            heading("What is kept of each ordinary source"),
-            table(result["sources"], KEEP_RATES, "keep_rates.csv"),
-            *(paragraph(note, "note") for note in notes(result)),
+            Findings(result["findings"]),
+            Heading("Gain over the share of noise"),
+            Picture(png, caption, "gain.csv"),
+            Table(gain_rows(gains), GAINS, "gain.csv"),
+            Heading("Gain by source of the held-out text"),
+            Table(gains, by_source, "gain.csv"),
+            Heading("What is kept of planted sequences"),
+            Table(result["keep_rates"], KEEP_RATES, "keep_rates.csv"),
+            Heading("What is kept of each ordinary source"),
+            Table(result["sources"], KEEP_RATES, "keep_rates.csv"),
+            *(Text(note, "note") for note in notes),
         ],
     )
 
 
 def draw_gain(gains: list[dict]) -> bytes:
-    """The gain over the share of noise."""
-    figure, axes = new_plot(8, 4.4)
+    """The gain over the share of noise, as PNG."""
+    figure, axes = plots.new_plot(8, 4.4)
     shares = [100 * row["share"] for row in gains]
     means = [row["gain"] for row in gains]
     errors = [
@@ -145,14 +118,14 @@ def draw_gain(gains: list[dict]) -> bytes:
         label="mean of the seeds, 95 % interval over held-out sequences",
     )  # fmt: skip
     for number, row in enumerate(gains):
-        values = list(row["seed_gains"].values())
+        values = each_seed(row)
         axes.plot(
             [100 * row["share"] + 0.8] * len(values), values, "o", color="#e0a526", markersize=5,
             label="" if number else "each seed",
         )  # fmt: skip
     axes.set_xticks(shares, [f"{share:g} %" for share in shares])
     axes.set_xlabel("share of the sequences that is planted noise")
-    axes.set_ylabel("gain of the better half, nats a token")
+    axes.set_ylabel("gain of the better half, nats per token")
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="upper left")
-    return plot_png(figure)
+    return plots.png(figure)

@@ -26,32 +26,34 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from data_utils.artefact_writer import Output
-from data_utils.corpus import BOILERPLATE, MAX_DOMAINS, NOISE, Corpus, write_side
+from data_utils.corpus import MAX_DOMAINS, Corpus, write_side
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.shards import write_shard
 from data_utils.tokenizer import copy_tokenizer
 from miniplm.ranking import keep_count
 
+NOISE, BOILERPLATE = "planted noise", "planted boiler-plate"  # names of the planted sources
+
 
 @dataclass
 class Settings:
     """Plant noise and boiler-plate into a corpus."""
 
-    base_path: str = flag(".", "where processed_data/ lies")
+    base_path: str = flag(".", "folder that contains processed_data/")
     data_dir: str = flag("processed_data/pretrain/pile/qwen-1025", "the clean corpus")
     save: str = flag("processed_data/pretrain/planted/qwen-1025", "the corpus to write")
     noise: float = flag(0.0, "share of the rows that become shuffled tokens")
     boilerplate: float = flag(0.0, "share of the rows that become one repeated sequence")
     boilerplate_source: str = flag("licences", "source that the repeated sequence is taken from")
-    seed: int = flag(10, "of the planted rows and of the orders of their tokens")
+    seed: int = flag(10, "decides which rows are planted and the order of their tokens")
 
     def __post_init__(self) -> None:
         for name in ("noise", "boilerplate"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"--{name} {getattr(self, name)} is no share from 0 to 1")
+                raise ValueError(f"--{name} {getattr(self, name)} is not a share from 0 to 1")
         if self.noise + self.boilerplate > 1:
-            raise ValueError("--noise and --boilerplate are more than all rows together")
+            raise ValueError("--noise and --boilerplate add up to more than 1")
         if self.seed < 0:
             raise ValueError("--seed is negative")
 
@@ -93,7 +95,7 @@ def check(corpus: Corpus) -> None:
             where=corpus.folder,
             expected="a clean corpus",
             found=", ".join(corpus.domains),
-            fix="give the clean one, or make it with --plant-noise 0",
+            fix="give the clean one, or make one with --plant-noise 0",
         )
     if len(corpus.domains) + 2 > MAX_DOMAINS:
         raise InputError(

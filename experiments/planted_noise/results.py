@@ -3,7 +3,7 @@
     bash scripts/experiments/planted_noise.sh BASE_PATH     # makes everything that is read here
     python3 experiments/planted_noise/results.py BASE_PATH [--shares "0 0.1"] [--seeds "1 2"]
 
-Reads the planted corpora, their scores and selected halves, the students and their held-out losses.
+Reads the reports of the selections and the better halves, the students and their held-out losses.
 Prints the tables; writes BASE_PATH/results/planted_noise: report.html (needs no other file),
 gain.png, gain.csv, keep_rates.csv and result.json.
 """
@@ -23,14 +23,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_utils import artefact, atomic_files
-from data_utils.corpus import BOILERPLATE, NOISE, Corpus, recorded_corpus
+from data_utils.corpus import Corpus, recorded_corpus
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
 from eval.compare import Run, check_comparable, paired_difference, read_run
+from eval.compare_page import read_selection
 from experiments.planted_noise import page
-from miniplm.difference import FILE
-from miniplm.scores import Scores
-from reports.page import write_csv, write_png, write_text
+from experiments.planted_noise.plant import BOILERPLATE, NOISE
+from reports import html_page, terminal
+from reports.files import save, write_csv
 
 EXPERIMENT = "run scripts/experiments/planted_noise.sh to its end"
 ORDINARY = "ordinary text"
@@ -66,85 +67,64 @@ def main() -> None:
         "gain": gains,
         "findings": [*keep_findings(groups), *(gain_finding(row) for row in gains)],
     }
-    save = under(base, settings.save)
-    save.mkdir(parents=True, exist_ok=True)
+    folder = under(base, settings.save)
+    folder.mkdir(parents=True, exist_ok=True)
     png = page.draw_gain(gains)
-    write_csv(save / "keep_rates.csv", [*groups, *sources])
-    write_csv(save / "gain.csv", [flat(row) for row in gains])
-    write_png(save / "gain.png", png)
-    write_text(save / "report.html", page.html(result, png))
-    atomic_files.write_json(save / "result.json", result)
-    print(page.terminal(result))
-    print(f"\nReport: {save / 'report.html'}")
+    shown = page.page(result, png)
+    write_csv(folder / "keep_rates.csv", [*groups, *sources])
+    write_csv(folder / "gain.csv", gains)
+    save(folder / "gain.png", png)
+    save(folder / "report.html", html_page.render(shown))
+    atomic_files.write_json(folder / "result.json", result)
+    print(f"{terminal.render(shown)}\n\nReport: {folder / 'report.html'}")
 
 
 def keep_rates(base: Path, name: str, settings: Settings) -> tuple[list[dict], list[dict]]:
-    """Rows (what is planted and the rest; each source of the rest) of the scored part of a corpus.
+    """Rows (ordinary text and what is planted; each source of ordinary text) of a planted corpus.
 
-    A row: sequences scored and kept, the share kept with its 95 % interval, mean and standard
-    deviation of r, mean losses of teacher and reference.
+    From the report of its selection, which must be the one that the better half was made by.
     """
-    place = under(base, "processed_data/pretrain")
-    whole = Corpus(place / name / settings.corpus_name)
-    half = Corpus(place / f"{name}-better_half" / settings.corpus_name)
+    half = Corpus(under(base, f"processed_data/pretrain/{name}-better_half/{settings.corpus_name}"))
     scores = under(base, f"results/scores/{name}/{settings.corpus_name}")
     store = scores / f"diff-{settings.teacher_name}-{settings.ref_name}"
-    manifest = artefact.require(store, "scores", EXPERIMENT)
-    for what, found, expected in (
-        ("scores are of", manifest["report"]["corpus"], whole.identity["fingerprint"]),
-        ("half is from", half.manifest["inputs"]["scores"]["fingerprint"], manifest["fingerprint"]),
-    ):
-        if found != expected:
-            raise InputError(
-                f"the {what} another run",
-                where=half.folder,
-                expected=expected[:12],
-                found=found[:12],
-                fix=f"remove this folder and {EXPERIMENT}",
-            )
-    r = np.load(store / FILE, allow_pickle=False)
-    losses = {
-        f"mean_{model}_loss": -Scores(scores / store_name, EXPERIMENT).means()[0]
-        for model, store_name in (
-            ("teacher", settings.teacher_name),
-            ("reference", settings.ref_name),
+    rows = read_selection(store, []).sources
+    expected = artefact.identity(store, "scores", EXPERIMENT)["fingerprint"], total(rows, "kept")
+    found = half.manifest["inputs"]["scores"]["fingerprint"], len(half)
+    if found != expected:
+        raise InputError(
+            "the better half is not the one that the scores select",
+            where=half.folder,
+            expected=f"{expected[1]} sequences by {expected[0][:12]}",
+            found=f"{found[1]} sequences by {found[0][:12]}",
+            fix=f"remove this folder and {EXPERIMENT}",
         )
-    }
-    first = manifest["counts"]["first_row"]
-    domains = whole.side("domain", first + np.arange(len(r)))
-    kept = np.zeros(len(r), bool)
-    kept[half.side("source_row", np.arange(len(half))) - first] = True
-    numbers = {source: number for number, source in enumerate(whole.domains)}
-    planted = {source: numbers.pop(source) for source in (NOISE, BOILERPLATE)}
-    ordinary = np.isin(domains, list(numbers.values()))
-    groups = [keep_row(ORDINARY, ordinary, kept, r, losses)]
-    groups += [
-        keep_row(source, domains == number, kept, r, losses) for source, number in planted.items()
-    ]
-    sources = [
-        keep_row(source, domains == number, kept, r, losses) for source, number in numbers.items()
-    ]
-    return [[row for row in rows if row["sequences"]] for rows in (groups, sources)]
+    planted = [row for row in rows if row["source"] in (NOISE, BOILERPLATE)]
+    planted.sort(key=lambda row: row["source"] == BOILERPLATE)
+    ordinary = [row for row in rows if row not in planted]
+    whole = [keep_row(ORDINARY, ordinary)] if ordinary else []
+    return whole + each(planted), each(ordinary)
 
 
-def keep_row(
-    source: str, mine: np.ndarray, kept: np.ndarray, r: np.ndarray, losses: dict[str, np.ndarray]
-) -> dict:
-    """A line of the table of keep rates; all arrays are [scored rows]."""
-    sequences, chosen = int(mine.sum()), int((mine & kept).sum())
-    low, high = wilson(chosen, sequences)
-    known = mine & np.isfinite(r)
-    return {
-        "source": source,
-        "sequences": sequences,
-        "kept": chosen,
-        "keep_rate": chosen / sequences if sequences else np.nan,
-        "low": low,
-        "high": high,
-        "mean_r": mean(r[known]),
-        "deviation_r": float(r[known].std()) if known.any() else np.nan,
-        **{name: mean(values[known]) for name, values in losses.items()},
-    }
+def each(rows: list[dict]) -> list[dict]:
+    """A row of the table of keep rates for each row of a report's sources."""
+    return [keep_row(row["source"], [row]) for row in rows]
+
+
+def total(rows: list[dict], name: str) -> int:
+    """The sum of a column of counts."""
+    return int(sum(row[name] for row in rows))
+
+
+def keep_row(source: str, rows: list[dict]) -> dict:
+    """A row of the table of keep rates: these sources of the report together."""
+    sequences, kept = total(rows, "sequences"), total(rows, "kept")
+    low, high = wilson(kept, sequences)
+    found = {"source": source, "sequences": sequences, "kept": kept}
+    found |= {"keep_rate": kept / sequences, "low": low, "high": high}
+    weights = [row["sequences"] for row in rows]
+    for name in ("mean_r", "mean_teacher_loss", "mean_reference_loss"):
+        found[name] = float(np.average([row[name] for row in rows], weights=weights))
+    return found
 
 
 def mean(values: np.ndarray) -> float:
@@ -153,17 +133,15 @@ def mean(values: np.ndarray) -> float:
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a proportion."""
+    """Wilson's 95 % interval of a proportion; trials: at least 1."""
     from scipy.stats import binomtest
 
-    if trials == 0:
-        return 0.0, 1.0
     interval = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def gain_row(base: Path, share: str, settings: Settings) -> dict:
-    """A line of the table of gains: the random half's held-out loss minus the better half's.
+    """A row of the table of gains: the random half's held-out loss minus the better half's.
 
     low, high: Student's 95 % interval over the held-out sequences, of the mean over the seeds;
     seed_low, seed_high: the one over the seeds, of the mean over the sequences.
@@ -174,14 +152,14 @@ def gain_row(base: Path, share: str, settings: Settings) -> dict:
     gain, low, high = paired_difference(random.mean(axis=0), better.mean(axis=0))
     by_seed = random.mean(axis=1), better.mean(axis=1)
     _, seed_low, seed_high = paired_difference(*by_seed) if len(pairs) > 1 else [np.nan] * 3
-    scored, kept = (sum(row[name] for row in groups) for name in ("sequences", "kept"))
     noise = next((row for row in groups if row["source"] == NOISE), {"sequences": 0, "kept": 0})
+    sources = by_source(base, pairs[0][0], (random - better).mean(axis=0))
     return {
         "share": float(share),
-        "scored": scored,
+        "scored": total(groups, "sequences"),
         "noise_scored": noise["sequences"],
         "noise_kept": noise["kept"],
-        "noise_in_better_half": noise["kept"] / kept,
+        "noise_in_better_half": noise["kept"] / total(groups, "kept"),
         "noise_in_random_half": float(np.mean([noise_share(run) for _, run in pairs])),
         "better_loss": float(better.mean()),
         "random_loss": float(random.mean()),
@@ -191,10 +169,11 @@ def gain_row(base: Path, share: str, settings: Settings) -> dict:
         "seed_low": seed_low,
         "seed_high": seed_high,
         "held_out_sequences": better.shape[1],
-        "source_gains": by_source(base, pairs[0][0], (random - better).mean(axis=0)),
-        "seed_gains": dict(
-            zip(settings.seeds.split(), (by_seed[0] - by_seed[1]).tolist(), strict=True)
-        ),
+        **{
+            f"gain_seed_{seed}": float(theirs - ours)
+            for seed, theirs, ours in zip(settings.seeds.split(), *by_seed, strict=True)
+        },
+        **{f"gain {source}": gain for source, gain in sources.items()},
     }
 
 
@@ -210,7 +189,7 @@ def read_pair(base: Path, share: str, seed: str) -> tuple[Run, Run]:
 
 
 def by_source(base: Path, run: Run, gains: np.ndarray) -> dict[str, float]:
-    """Mean of the gains of the held-out sequences, [n], in each of their sources."""
+    """Mean of the held-out sequences' gains, [n], by their source."""
     fix = f"remove results/eval/lm and {EXPERIMENT}"
     corpus = recorded_corpus(base, run.result["corpus"], "of the held-out losses", fix)
     domains = corpus.side("domain", np.arange(len(gains)))
@@ -223,14 +202,6 @@ def noise_share(run: Run) -> float:
     corpus = recorded_corpus(run.folder, entry, f"that {run.name} was trained on", EXPERIMENT)
     noise = corpus.domains.index(NOISE)
     return float((corpus.side("domain", np.arange(len(corpus))) == noise).mean())
-
-
-def flat(row: dict) -> dict:
-    """A gain row with a column a seed and a column a held-out source."""
-    seeds = {f"gain_seed_{seed}": gain for seed, gain in row["seed_gains"].items()}
-    sources = {f"gain {source}": gain for source, gain in row["source_gains"].items()}
-    rest = {name: value for name, value in row.items() if not name.endswith("_gains")}
-    return rest | seeds | sources
 
 
 def keep_findings(groups: list[dict]) -> list[str]:
@@ -264,14 +235,14 @@ def gain_finding(row: dict) -> str:
     """Who is ahead at a share of noise."""
     side = "ahead of" if row["gain"] > 0 else "behind"
     if row["low"] <= 0 <= row["high"]:
-        words = "not beyond chance apart from those on a random half"
+        words = "not distinguishable from those on a random half"
     elif row["seed_low"] <= 0 <= row["seed_high"]:
         words = f"{side} those on a random half, but not by more than seeds do"
     else:
         words = f"{side} those on a random half"
     return (
         f"With {100 * row['share']:.0f} % of noise students on the better half are {words}: "
-        f"{row['gain']:+.3f} nats a token (95 % interval over the held-out sequences "
+        f"{row['gain']:+.3f} nats per token (95 % interval over the held-out sequences "
         f"{row['low']:+.3f} to {row['high']:+.3f}, over the seeds {row['seed_low']:+.3f} to "
         f"{row['seed_high']:+.3f})."
     )

@@ -2,9 +2,9 @@
 # Planted truth: what selection does to noise and boiler-plate that were put into real text, and
 # what a student gains by it at several shares of noise. Under two hours on 2 cores, no GPU.
 #   bash scripts/experiments/planted_noise.sh [BASE_PATH=planted_noise]
-# Every stage is a launcher or program of the README with the quickstart's models and sizes. Run
-# again it skips what is done; interrupted anywhere it goes on. Variables: EXPERIMENT_SEQUENCES
-# (a shard) SHARES (of noise) SEEDS. Results: BASE_PATH/results/planted_noise.
+# Every stage is a launcher or program of the README with the quickstart's models and sizes. Run it
+# again to resume: it skips what is done. Variables: EXPERIMENT_SEQUENCES (per shard), SHARES (of
+# noise), SEEDS. Results: BASE_PATH/results/planted_noise.
 set -euo pipefail
 
 CODE=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -33,7 +33,7 @@ select_from() {
   shift 2
   local scoring=(env "DATA_NAME=$name" "SCORE_SHARDS=$shards" BLOCK_SIZE=64 TOKENS_PER_BATCH=2048)
   stage "$name: planted corpus" "$PRETRAIN/$name/$CORPUS" \
-    "$PYTHON" "$CODE/tools/plant_sequences.py" "$BASE" --data-dir "$PRETRAIN/clean/$CORPUS" \
+    "$PYTHON" "$CODE/experiments/planted_noise/plant.py" "$BASE" --data-dir "$PRETRAIN/clean/$CORPUS" \
     --save "$PRETRAIN/$name/$CORPUS" "$@"
   stage "$name: the reference's own part" "$PRETRAIN/${name}_ref/$CORPUS" \
     "$PYTHON" "$CODE/tools/split_ref_data.py" "$BASE" --data-dir "$PRETRAIN/$name/$CORPUS" \
@@ -96,4 +96,4 @@ for seed in "${seeds[@]}"; do
 done
 
 echo
-"$PYTHON" "$CODE/eval/planted_noise.py" "$BASE" --shares "$SHARES" --seeds "$SEEDS"
+"$PYTHON" "$CODE/experiments/planted_noise/results.py" "$BASE" --shares "$SHARES" --seeds "$SEEDS"

@@ -64,13 +64,13 @@ job=$(NODES=2 TIME=1 NOTICE=25 SAVE=requeued TOTAL_STEPS=1000000 SAVE_EVERY=1000
   submit "$LAUNCHER_FILE" "$BASE")
 say "job $job is to be signalled before its limit of a minute, requeued and to go on"
 output=$BASE/results/slurm/200M-$job.out
-until_true 150 grep -q "going on after step" "$output" || true
+until_true 150 grep -q "resuming after step" "$output" || true
 cp "$output" "$WORK/requeued.txt"
 scancel "$job"
 ended 60 "$job"
 tr '\r' '\n' < "$output" | grep -v "step/s" | grep -v "^ *$" | cut -c1-160
 check "SIGUSR1 before the limit: checkpoint and 75" grep -q "STOPPED by SIGUSR1 after step" "$output"
-check "it requeued itself and went on" grep -q "going on after step" "$output"
+check "it requeued itself and went on" grep -q "resuming after step" "$output"
 check "the second start is number 1" grep -q "start 1," "$output"
 check "scancel ends it with a checkpoint" grep -q "STOPPED by SIGTERM" "$output"
 check "no process is left" none_left

@@ -123,7 +123,7 @@ def test_two_machines_stop_together_and_go_on(base, two):
     none_left(base)
     for machine in two_machines(base, "machines", VARIABLES):
         machine.end(0)
-    assert "going on after step" in machines[0].output.read_text()
+    assert "resuming after step" in machines[0].output.read_text()
     same_run(base / "machines", two)
 
 

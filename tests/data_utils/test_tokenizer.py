@@ -22,6 +22,7 @@ from data_utils.tokenizer import (
 )
 from tests import make, programs
 from tests.chunk_oracle import SlowChunker
+from tokenization import encode
 from tokenization.chunker import Chunker
 from tokenization.encode import Encoder, encode_slow
 
@@ -100,18 +101,12 @@ def test_settings_in_the_files_change_no_id(tokenizer_folder, tmp_path, plain, s
     tokenizer = load_tokenizer(folder)
     assert split(encode_slow(tokenizer, TEXTS)) == plain
     for fast in (True, False):
-        encoder = Encoder(folder, tokenizer, 1, TEXTS, fast=fast)
+        encoder = Encoder(encode.Tokenizer(folder), TEXTS, fast=fast)
         assert split(encoder.encode(TEXTS)) == plain and (encoder.fast is not None) == fast
     assert tokenizer(TEXTS, add_special_tokens=False)["input_ids"] == plain
     assert split(encode_slow(tokenizer, TEXTS)) == plain  # the call left nothing behind
     expected = tokenizer_fingerprint(load_tokenizer(tokenizer_folder))
     assert tokenizer_fingerprint(tokenizer) == expected
-
-
-def test_processes_of_their_own_give_the_same_ids(tokenizer_folder, tmp_path, plain):
-    folder = changed(tokenizer_folder, tmp_path / "t", *ALL)
-    with Encoder(folder, load_tokenizer(folder), 2, TEXTS, fast=False) as encoder:
-        assert split(encoder.encode(TEXTS)) == plain
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +231,7 @@ def test_without_tokenizer_json_the_other_files_are_read(tokenizer_folder, tmp_p
     config |= {"unk_token": make.EOS, "add_bos_token": True, "split_special_tokens": True}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
     tokenizer = load_tokenizer(tmp_path)
-    encoder = Encoder(tmp_path, tokenizer, 1, TEXTS)
+    encoder = Encoder(encode.Tokenizer(tmp_path), TEXTS)
     assert split(encode_slow(tokenizer, TEXTS)) == split(encoder.encode(TEXTS)) == plain
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "ByT5Tokenizer"}')
     with pytest.raises(InputError, match="Python code"):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from data_utils.artefact_writer import Output
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from eval import compare, compare_page
-from reports.selection_report import write_report
+from miniplm import difference
+from reports import selection_report
 from tests import make
 
 STEPS, BATCH, ROWS = 6, 8, 20
@@ -81,36 +83,36 @@ def test_interval_is_student_s_over_the_differences():
 
 
 @pytest.mark.parametrize(
-    ("shift", "says"),
-    [(-0.1, "is ahead of c by 0.100"), (0.1, "does not beat c: it is behind by 0.100")],
+    ("difference", "half", "says"),
+    [
+        (-0.1, 0.01, "s is ahead of c by 0.100"),
+        (0.1, 0.01, "s does not beat c: .* 0.100"),
+        (-0.01, 0.02, "s does not beat c beyond chance"),
+    ],
 )
-def test_verdict_follows_the_sign(shift, says):
-    row = {"student": "s", "difference": shift, "low": shift - 0.01, "high": shift + 0.01}
-    assert says in compare.verdict(row, "c")
+def test_verdict_follows_the_sign_and_the_interval(difference, half, says):
+    row = {"student": "s", "difference": difference}
+    row |= {"low": difference - half, "high": difference + half}
+    assert re.match(says, compare.verdict(row, "c"))
 
 
-def test_verdict_of_an_interval_with_0_in_it_is_no_gain():
-    row = {"student": "s", "difference": -0.01, "low": -0.03, "high": 0.01}
-    assert "does not beat c beyond chance" in compare.verdict(row, "c")
+SCORES = {"scores": "scores", "teacher_name": "T", "ref_name": "R"}
 
 
 def save_store(base: Path) -> None:
     """A difference store with its report: of 20 rows, the odd ones (source B) have the higher r."""
-    corpus = Corpus(base / "corpus")
-    reference = np.full(ROWS, -9.0)
-    teacher = np.arange(ROWS) % 2 - 8.0
-    r = teacher - reference
-    output = Output(base / "store", "scores", "tests", {"type": "difference"}, {}).begin()
-    np.save(base / "store/difference.npy", r)
-    files = write_report(base / "store", corpus, r, teacher, reference, 0.5)
-    output.finish(["difference.npy", *files], {"sequences": ROWS})
+    for name, means in (("T", np.arange(ROWS) % 2 - 8.0), ("R", np.full(ROWS, -9.0))):
+        make.save_scores(base / "scores" / name, base / "corpus", name, means * 5, [5] * ROWS)
+    difference.compute(difference.Settings(base_path=str(base), **SCORES))
+    selection_report.draw_report(selection_report.Settings(base_path=str(base), **SCORES))
 
 
 def test_the_program_prints_and_writes_all_of_it(base):
     save_store(base)
     (base / "stages.tsv").write_text("Corpus\tprocessed\tmake <it>\t12\nTrain\tresults\trun\t75\n")
     result = make.run(
-        "eval/compare.py", base, "--runs", RUNS, "--control", "control", "--scores", "store",
+        "eval/compare.py", base, "--runs", RUNS, "--control", "control",
+        "--scores", "scores/diff-T-R", "--planted", "A,none",
         "--stages", "stages.tsv", "--report", "out/report.html",
     )  # fmt: skip
     figures = json.loads((base / "out/report.json").read_text())
@@ -123,30 +125,27 @@ def test_the_program_prints_and_writes_all_of_it(base):
     lengths = Corpus(base / "corpus").lengths(np.arange(ROWS))
     assert student["unique_tokens"] == lengths.sum()  # more than one epoch: the whole corpus
     page = (base / "out/report.html").read_text()
-    for words in ("student is ahead of control by", "seeds", "a real student", "1 min 27 s"):
+    planted = "A was 50.0 % of the scored sequences; 0.0 % of it is kept"
+    for words in ("student is ahead of control by", "a real student", "1 min 27 s", planted):
         assert words in result.stdout and words in page, words
     assert "100.0 %" in result.stdout  # source B is kept whole
     assert page.count("data:image/png;base64,") == 3
     assert "http" not in page and "<script" not in page
-    top = list(csv.DictReader(open(base / "store/report/examples.csv")))[0]
+    top = list(csv.DictReader(open(base / "scores/diff-T-R-report/examples.csv")))[0]
     assert f"rank 1, row {top['row']}" in page
 
 
-def test_planted_noise_is_accounted_for():
-    sources = [
-        {"source": "A", "sequences": 60, "kept": 45, "keep_rate": 0.75, "share_before": 0.6},
-        {"source": "B", "sequences": 10, "kept": 5, "keep_rate": 0.5, "share_before": 0.1},
-        {
-            "source": "planted noise",
-            "sequences": 30,
-            "kept": 0,
-            "keep_rate": 0,
-            "share_before": 0.3,
-        },
-    ]
-    selection = compare_page.Selection(Path("."), sources, [], {})
-    (sentence,) = compare_page.noise_sentence(selection)
-    assert "30.0 %" in sentence and "0.0 % of it is kept" in sentence and "71.4 %" in sentence
+def test_a_report_of_other_scores_is_refused(base):
+    save_store(base)
+    store = base / "scores/diff-T-R"
+    assert compare_page.read_selection(store, []).planted == []
+    summary = base / "scores/diff-T-R-report/summary.json"
+    summary.write_text(summary.read_text().replace('"scores": "', '"scores": "0'))
+    with pytest.raises(InputError, match="diff-T-R-report.*compute_difference_scores.py"):
+        compare_page.read_selection(store, [])
+    summary.unlink()
+    with pytest.raises(InputError, match="no report.*diff-T-R-report"):
+        compare_page.read_selection(store, [])
 
 
 def read(base: Path, name: str) -> compare.Run:
@@ -169,7 +168,7 @@ def test_unequal_runs_are_named(base):
 
 def test_losses_of_another_model_are_refused(base):
     save_losses(base, "student", np.ones(64), "0" * 64)
-    with pytest.raises(InputError, match="held-out losses are not of the model"):
+    with pytest.raises(InputError, match="held-out losses .*results/student"):
         read(base, "student")
 
 
@@ -203,7 +202,7 @@ def test_an_array_that_does_not_fit_its_result_is_refused(base):
     ("flags", "message"),
     [
         (["--runs", "student"], "--runs needs at least two runs"),
-        (["--runs", RUNS, "--control", "nobody"], "--control nobody is none of student, control"),
+        (["--runs", RUNS, "--control", "nobody"], "--control nobody .*student, control"),
         (["--runs", "a=x,a=y,b=z"], "--runs names a run twice"),
     ],
 )
@@ -218,7 +217,7 @@ def test_a_missing_result_ends_with_code_2_and_no_traceback(base):
     (base / "results/eval/lm/student.json").unlink()
     result = make.run("eval/compare.py", base, "--runs", RUNS, check=False)
     assert result.returncode == 2
-    assert result.stderr.startswith("ERROR there are no held-out losses of student")
+    assert result.stderr.startswith("ERROR there are no held-out losses for student")
     assert "scripts/eval/lm.sh" in result.stderr and "Traceback" not in result.stderr
 
 
@@ -227,5 +226,5 @@ def test_stage_lists(tmp_path):
     path.write_text("Corpus\tplace\tcommand\t3.5\n")
     assert compare.read_stages(path) == [{"stage": "Corpus", "artefact": "place", "seconds": 3.5}]
     path.write_text("Corpus\tplace\t3\nnonsense\n")
-    with pytest.raises(InputError, match="no stage.*nonsense"):
+    with pytest.raises(InputError, match="nonsense.*stages.tsv"):
         compare.read_stages(path)

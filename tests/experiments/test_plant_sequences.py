@@ -119,10 +119,10 @@ def test_a_beginning_of_sequence_token_stays():
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--noise", "1.5"], "--noise 1.5 is no share"),
-        (["--boilerplate=-0.1"], "--boilerplate -0.1 is no share"),
-        (["--noise", "0.7", "--boilerplate", "0.4"], "more than all rows together"),
-        (["--noise", "nan"], "--noise nan is no share"),
+        (["--noise", "1.5"], "--noise 1.5"),
+        (["--boilerplate=-0.1"], "--boilerplate -0.1"),
+        (["--noise", "0.7", "--boilerplate", "0.4"], "--noise and --boilerplate"),
+        (["--noise", "nan"], "--noise nan"),
         (["--seed", "-1"], "--seed is negative"),
     ],
 )

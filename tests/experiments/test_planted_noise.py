@@ -11,51 +11,43 @@ import numpy as np
 import pytest
 
 from data_utils import artefact
-from data_utils.artefact_writer import Output
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
-from data_utils.shards import write_shard
 from experiments.planted_noise import results
 from experiments.planted_noise.results import BOILERPLATE, NOISE, ORDINARY
-from reports.page import read_csv
+from miniplm import difference
+from reports import selection_report
+from reports.files import read_csv
 from tests import make
 from tests.eval.test_compare import save_losses, save_run
+from tests.reports.corpora import save_corpus
 
 NAME, ROWS, HELD_OUT = "tiny-65", 40, 16
 DOMAINS = ["A", "B", NOISE, BOILERPLATE]
 SCORES = "results/scores"
 
 
-def save_corpus(folder: Path, domains: list[int], **changes) -> Path:
-    """A corpus of rows of these domains; changes: source_row and inputs of a selected one."""
-    content = {"max_length": 65, "split": "data"}
-    output = Output(folder, "corpus", "tests", content, {}, changes.get("inputs", {})).begin()
+def make_corpus(folder: Path, domains: list[int], **more) -> Path:
+    """A corpus of random rows of these domains."""
     rows = make.random_rows(len(domains), 600, 0, seed=len(folder.parts[-2]))
-    write_shard(folder / "data_0", [len(row) for row in rows], rows, np.dtype("<u2"))
-    sides = {"domain": np.array(domains, np.uint8)}
-    if "source_row" in changes:
-        sides["source_row"] = np.array(changes["source_row"], np.int64)
-    for name, values in sides.items():
-        np.save(folder / f"{name}_0.npy", values)
-    files = ["data_0.bin", "data_0.idx", *(f"{name}_0.npy" for name in sides)]
-    output.finish(files, {"sequences": len(domains), "domains": DOMAINS})
-    return folder
+    return save_corpus(folder, rows, DOMAINS, domains, **more)
 
 
 def save_selection(base: Path, name: str, domains: list[int], kept: list[int]) -> Path:
-    """A corpus, scores of its rows 4 and on (r is the row number), and the half with these rows."""
+    """A corpus of two shards, scores of the first, which select the rows `kept`, and this half."""
     place = base / "processed_data/pretrain"
-    corpus = save_corpus(place / name / NAME, domains)
-    store = base / SCORES / name / NAME / "diff-T-R"
-    output = Output(store, "scores", "tests", {"type": "difference"}, {}).begin()
-    np.save(store / "difference.npy", np.arange(4, len(domains), dtype=float))
-    report = {"corpus": Corpus(corpus).identity["fingerprint"]}
-    output.finish(["difference.npy"], {"first_row": 4, "of": name}, report)
-    for model, loss in (("T", 2), ("R", 3)):
-        rows = np.arange(4, len(domains))
-        make.save_scores(store.parent / model, corpus, model, -5 * (rows + loss), [5] * len(rows))
-    inputs = {"scores": (store, artefact.identity(store, "scores", ""))}
-    return save_corpus(
+    corpus = make_corpus(place / name / NAME, domains, shards=2)
+    store, rows = base / SCORES / name / NAME, np.arange(len(domains) // 2)
+    reference = 3 + np.isin(rows, kept) - rows / 100
+    for model, losses in (("T", np.full(len(rows), 2.0)), ("R", reference)):
+        make.save_scores(store / model, corpus, model, -5 * losses, [5] * len(rows))
+    names = {"base_path": str(base), "scores": f"{SCORES}/{name}/{NAME}"}
+    names |= {"teacher_name": "T", "ref_name": "R"}
+    difference.compute(difference.Settings(**names))
+    ratio = len(kept) / len(rows)
+    selection_report.draw_report(selection_report.Settings(**names, ratio=ratio))
+    inputs = {"scores": (store, artefact.identity(store / "diff-T-R", "scores", ""))}
+    return make_corpus(
         place / f"{name}-better_half" / NAME,
         [domains[row] for row in kept],
         source_row=kept,
@@ -67,11 +59,11 @@ def save_selection(base: Path, name: str, domains: list[int], kept: list[int]) -
 def base(tmp_path) -> Path:
     """The experiment with one share (0.3) and two seeds: gains of 0.1 and 0.3 a sequence."""
     base = tmp_path / "with space"
-    domains = ([0] * 6 + [2] * 2 + [3] * 2) * 4
+    domains = ([0] * 6 + [2] * 2 + [3] * 2) * 8
     save_selection(base, "planted", domains, [10, 11, 14, 17, 20, 21, 29, 38])
-    better = save_selection(base, "noise-0.3", ([1] * 7 + [2] * 3) * 4, [14, 17, 20, 21])
-    random_half = save_corpus(base / "processed_data/pretrain/random" / NAME, [1, 2, 2, 1])
-    held_out = Corpus(save_corpus(base / "held_out", [0, 1] * (HELD_OUT // 2)))
+    better = save_selection(base, "noise-0.3", ([1] * 7 + [2] * 3) * 8, [14, 17, 20, 21])
+    random_half = make_corpus(base / "processed_data/pretrain/random" / NAME, [1, 2, 2, 1])
+    held_out = Corpus(make_corpus(base / "held_out", [0, 1] * (HELD_OUT // 2)))
     wave = np.sin(np.arange(HELD_OUT))
     for seed, gain in ((1, 0.1), (2, 0.3)):
         for half, corpus, losses in (
@@ -107,12 +99,11 @@ def test_keep_rates_count_scored_rows_only(base):
     settings = results.Settings(teacher_name="T", ref_name="R", corpus_name=NAME)
     groups, sources = results.keep_rates(base, "planted", settings)
     found = {row["source"]: (row["sequences"], row["kept"]) for row in groups}
-    assert found == {ORDINARY: (20, 5), NOISE: (8, 1), BOILERPLATE: (8, 2)}
+    assert found == {ORDINARY: (24, 5), NOISE: (8, 1), BOILERPLATE: (8, 2)}
     assert [row["source"] for row in sources] == ["A"]
-    assert groups[1]["mean_r"] == np.mean([6, 7, 16, 17, 26, 27, 36, 37])
-    assert groups[1]["keep_rate"] == 1 / 8
-    assert groups[1]["mean_teacher_loss"] == groups[1]["mean_r"] + 2
-    assert groups[1]["mean_reference_loss"] == groups[1]["mean_r"] + 3
+    rows = np.array([6, 7, 16, 17, 26, 27, 36, 37])
+    assert groups[1]["mean_r"] == pytest.approx((1 - rows / 100).mean() + 1 / 8, abs=1e-6)
+    assert groups[1]["mean_teacher_loss"] == 2 and groups[1]["keep_rate"] == 1 / 8
 
 
 def test_the_program_writes_and_prints_all_of_it(base):
@@ -126,9 +117,9 @@ def test_the_program_writes_and_prints_all_of_it(base):
     assert row["seed_high"] - row["gain"] == pytest.approx(half, rel=1e-3)
     assert row["low"] < row["gain"] < row["high"] and row["high"] - row["low"] < 0.02
     assert row["noise_in_random_half"] == 0.5 and row["noise_in_better_half"] == 0.25
-    assert (row["noise_scored"], row["scored"]) == (12, 36)
+    assert (row["noise_scored"], row["scored"]) == (12, 40)
     assert row["gain B"] == pytest.approx(0.2 + 0.01 * np.sin(np.arange(1, HELD_OUT, 2)).mean())
-    assert figures["gain"][0]["seed_gains"]["1"] == row["gain_seed_1"]
+    assert figures["gain"][0]["gain_seed_1"] == row["gain_seed_1"]
     rates = read_csv(save / "keep_rates.csv", ["source"])
     assert {r["source"] for r in rates} == {ORDINARY, NOISE, BOILERPLATE, "A"}
     page = (save / "report.html").read_text()
@@ -143,8 +134,8 @@ def test_the_program_writes_and_prints_all_of_it(base):
 
 def test_findings_follow_the_intervals():
     def group(source, kept, sequences):
-        mine, chosen = np.arange(3000) < sequences, np.arange(3000) < kept
-        return results.keep_row(source, mine, chosen, np.zeros(3000), {})
+        means = dict.fromkeys(("mean_r", "mean_teacher_loss", "mean_reference_loss"), 0.0)
+        return results.keep_row(source, [{"kept": kept, "sequences": sequences, **means}])
 
     def findings(noise, boilerplate):
         rows = [group(ORDINARY, 1000, 1638), group(NOISE, noise, 205)]
@@ -163,7 +154,7 @@ def test_findings_follow_the_intervals():
         (0.1, 0.05, 0.05, "are ahead of those on a random half:"),
         (-0.1, 0.05, 0.05, "are behind those on a random half:"),
         (-0.1, 0.05, 0.2, "are behind those on a random half, but not by more than seeds do:"),
-        (0.1, 0.2, 0.05, "are not beyond chance apart from those on a random half:"),
+        (0.1, 0.2, 0.05, "are not distinguishable from those on a random half:"),
     ],
 )
 def test_a_gain_is_said_plainly(gain, width, seeds, words):
@@ -178,7 +169,7 @@ def test_a_half_of_other_scores_is_refused(base):
     planted = base / "processed_data/pretrain/planted-better_half"
     planted.rename(half)
     settings = results.Settings(teacher_name="T", ref_name="R", corpus_name=NAME)
-    with pytest.raises(InputError, match="the half is from another run"):
+    with pytest.raises(InputError, match="noise-0.3-better_half"):
         results.keep_rates(base, "noise-0.3", settings)
 
 
@@ -186,4 +177,4 @@ def test_an_unfinished_experiment_ends_with_one_message(base):
     (base / "results/eval/lm/noise-0.3-random_half-seed2.json").unlink()
     result = make.run("experiments/planted_noise/results.py", base, *FLAGS, check=False)
     assert result.returncode == 2 and "Traceback" not in result.stderr
-    assert result.stderr.startswith("ERROR there are no held-out losses of noise-0.3-random_half")
+    assert result.stderr.startswith("ERROR there are no held-out losses for noise-0.3-random_half")

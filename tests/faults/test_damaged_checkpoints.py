@@ -82,7 +82,7 @@ def test_the_newest_is_damaged_and_the_one_before_is_used(copy, name, capsys):
     assert checkpoints.find_checkpoint(copy) == copy / "step_000004"
     assert capsys.readouterr().out.count("step_000008 is damaged and passed over: ERROR ") == 1
     shutil.rmtree(copy / "step_000004")
-    with pytest.raises(ArtefactError, match="no checkpoint is whole"):
+    with pytest.raises(ArtefactError, match="no checkpoint is intact"):
         checkpoints.find_checkpoint(copy)
 
 
@@ -91,7 +91,7 @@ def test_a_model_without_states_is_no_reason_to_begin_anew(copy):
     shutil.rmtree(copy / "step_000008")
     checkpoints.drop_state(copy / "step_000004")
     run = call(copy.parent, SAVE=copy.name)
-    assert run.code == 3 and "no checkpoint is whole" in run.errors
+    assert run.code == 3 and "no checkpoint is intact" in run.errors
     assert len((copy / "metrics.jsonl").read_text().splitlines()) == 8
 
 
@@ -99,7 +99,7 @@ def test_a_model_without_states_is_no_reason_to_begin_anew(copy):
 def test_going_on_from_the_one_before_ends_the_same(copy, undisturbed, name):
     DAMAGES.get(name, shutil.rmtree)(copy / "step_000008")
     run = call(copy.parent, SAVE=copy.name)
-    assert run.code == 0 and "going on after step 4" in run.output, run.errors
+    assert run.code == 0 and "resuming after step 4" in run.output, run.errors
     same_run(copy, undisturbed)
 
 

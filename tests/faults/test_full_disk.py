@@ -150,4 +150,4 @@ def test_a_disk_mounted_read_only(base, tmp_path):
         run = hooks.start(base, flags(SAVE=disk / "new")).wait()
         one_message(run, 4, disk / "new", "Read-only")
     run = hooks.start(base, flags(SAVE=tmp_path / "here/run", STOP_STEP=3)).wait()
-    assert run.code == 0 and "going on after step 2" in run.output, run.errors
+    assert run.code == 0 and "resuming after step 2" in run.output, run.errors

@@ -185,5 +185,5 @@ def test_two_processes_killed_through_the_launcher(base, two):
             run.end(-signal.SIGKILL, 60)
         no_process_left(base)
     output = train(base, "killed pair", NPROC=2).stdout
-    assert "going on after step" in output
+    assert "resuming after step" in output
     same_run(folder, two)

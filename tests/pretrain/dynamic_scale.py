@@ -12,10 +12,11 @@ from deepspeed.runtime.precision_config import DeepSpeedFP16Config
 
 from pretrain import train
 from pretrain.engine import Engine, deepspeed_config
-from pretrain.settings import step_ranges
+from pretrain.settings import TrainSettings, step_ranges
 
+FP16 = TrainSettings(precision="fp16")
 ARGUMENTS = DeepSpeedFP16Config(
-    **deepspeed_config(1, "fp16", 1, 1, 1.0, converted=False)["fp16"]
+    **deepspeed_config(FP16, FP16.plan(1), converted=False)["fp16"]
 ).dynamic_loss_scale_args()  # as DeepSpeed's engine hands them to its ZeRO optimiser
 
 
@@ -26,7 +27,7 @@ class ScaledEngine(Engine):
         super().__init__(*arguments)
         self.engine.optimizer.loss_scaler = CreateLossScaler(torch.half, 0, True, ARGUMENTS)
         self.engine.optimizer.dynamic_loss_scale = True
-        next(self.objective.parameters()).register_hook(self.poison)
+        next(self.student.parameters()).register_hook(self.poison)
 
     def poison(self, gradient: torch.Tensor) -> torch.Tensor:
         """An infinity in the gradients of the steps that are to overflow."""

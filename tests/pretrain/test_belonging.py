@@ -83,7 +83,7 @@ def test_what_is_assumed_of_a_bare_corpus_is_said(base, program):
     run = call(base, program, model_path="own", **settings)
     assert run.code == 0, run.errors
     assert "NOTE" in run.output and "does not record its tokenizer" in run.output
-    assert "end-of-text: 0 is assumed" in run.output
+    assert "end-of-text: assuming 0" in run.output
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -141,7 +141,7 @@ def test_the_lowest_scale_stops_before_the_update(exhausted):
 
 def test_it_goes_on_with_the_checkpoints_loss_scale(base, exhausted):
     run = train(base, "exhausted", "16-16", save_every=40, stop_step=18)
-    assert run.code == 0 and "going on after step 15" in run.output, run.errors
+    assert run.code == 0 and "resuming after step 15" in run.output, run.errors
     rows = read_metrics(exhausted[1])[15:]
     assert [row["step"] for row in rows] == [16, 17, 18]
     assert [row["loss_scale"] for row in rows] == [1, 1, 1]

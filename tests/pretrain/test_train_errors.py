@@ -1,6 +1,6 @@
 """What goes wrong in pre-training ends with one message and its own exit code.
 
-With one process and with two; where it matters that workers run, torchrun has started them.
+What is found before any process starts is tested in this process; the rest with one and with two.
 """
 
 import json
@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 
 from data_utils import artefact
 from data_utils.artefact_writer import lock
+from data_utils.errors import ProgramError
+from pretrain.train import check
 from tests import make, programs
 from tests.pretrain.runs import RARE, VOCAB, make_rare_corpus
 from tests.programs import one_message
@@ -50,13 +52,13 @@ def base(tmp_path_factory) -> Path:
 
 def train(base: Path, processes: int, **changes: object) -> programs.Program:
     """Run with these settings changed, in one process or through the starter of several."""
-    place = changes.pop("place", base)
-    settings = {**SETTINGS, **{name.replace("_", "-"): v for name, v in changes.items()}}
-    flags = programs.flags(settings)
-    if processes == 1:
-        return programs.call(base, "pretrain.train", place, *flags)
     starter = ["cluster.launch", "--nproc", processes, "pretrain/train.py"]
-    return programs.call(base, *starter, place, *flags)
+    program = ["pretrain.train"] if processes == 1 else starter
+    return programs.call(base, *program, base, *flags(**changes))
+
+
+def flags(**changes: object) -> list[object]:
+    return programs.flags({**SETTINGS, **{k.replace("_", "-"): v for k, v in changes.items()}})
 
 
 FP16 = pytest.param(
@@ -81,10 +83,14 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("world", [1, 2])
 @pytest.mark.parametrize("changes, code, parts", MISTAKES)
-def test_mistakes_are_found_before_anything_is_written(base, changes, code, parts, processes):
-    one_message(train(base, processes, **changes), code, *parts)
+def test_mistakes_are_found_before_anything_is_written(base, changes, code, parts, world):
+    place = changes.get("place", base)
+    words = flags(**{name: value for name, value in changes.items() if name != "place"})
+    with pytest.raises(ProgramError, match=r"^ERROR .*\. Fix: ") as caught:
+        check([str(word) for word in (place, *words)], world)
+    assert caught.value.code == code and all(part in str(caught.value) for part in parts)
     assert not (base / "run").exists()
 
 
@@ -146,7 +152,7 @@ def test_skip_steps_goes_on_without_the_batch(base):
     changes = {"save": "skipping", "model_path": "poisoned", "save_every": 1}
     assert train(base, 1, **changes).code == 2
     run = train(base, 1, **changes, skip_steps="2-2")
-    assert run.code == 0 and "going on after step 1" in run.output, run.errors
+    assert run.code == 0 and "resuming after step 1" in run.output, run.errors
     rows = [json.loads(line) for line in (base / "skipping/metrics.jsonl").open()]
     assert [row["step"] for row in rows] == [1, 3]
     assert rows[1]["sequences"] == 8 and rows[1]["lr"] == pytest.approx(3.3e-4)

@@ -54,7 +54,7 @@ def test_offline_and_continued(base):
     folder = base / "run"
     (first,) = (folder / "wandb").glob("offline-run-*")
     run = train(base, "offline", {"WANDB_API_KEY": KEY})
-    assert run.code == 0 and "going on after step 3" in run.output, run.errors
+    assert run.code == 0 and "resuming after step 3" in run.output, run.errors
     (second,) = set((folder / "wandb").glob("offline-run-*")) - {first}
     identity = (folder / "wandb/id").read_text()
     recorded = [(p / f"run-{identity}.wandb").read_bytes() for p in (first, second)]

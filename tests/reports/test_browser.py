@@ -12,12 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from matplotlib.image import imread
 
-from data_utils.corpus import Corpus
-from reports.selection_plots import DROPPED, KEPT
-from reports.selection_report import write_report
 from tests import make
+from tests.reports.test_selection_report import Case
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--allow-file-access"]
@@ -39,15 +36,10 @@ def page(tmp_path_factory, tokenizer_folder) -> Path:
     """The report of a corpus of real text."""
     if CHROMIUM is None:
         pytest.skip("there is no chromium: apt-get install chromium")
-    folder = tmp_path_factory.mktemp("page")
-    rows = make.text_rows(tokenizer_folder, 400)
-    corpus = Corpus(make.save_corpus(folder / "corpus", rows, tokenizer_folder))
-    generator = np.random.default_rng(0)
-    teacher = -generator.normal(3, 0.4, len(rows))
-    reference = teacher - generator.normal(1, 0.3, len(rows)) - 0.3 * (np.arange(len(rows)) % 2)
-    r = teacher - reference
-    write_report(folder, corpus, r, teacher, reference, 0.5, "Teacher T, reference R.")
-    return folder / "report.html"
+    rows = make.text_rows(tokenizer_folder, 500)
+    domains = np.arange(len(rows)) % 3
+    case = Case(tmp_path_factory.mktemp("page"), rows, tokenizer_folder, domains, empty=(3, 5))
+    return case.folder / "report.html"
 
 
 def browse(*flags: object) -> subprocess.CompletedProcess:
@@ -62,7 +54,7 @@ def test_the_page_in_a_browser(page, tmp_path):
     console = [line for line in found.stderr.splitlines() if "CONSOLE" in line]
     assert console == []
     seen = json.loads(html.unescape(re.search(r'data-seen="([^"]*)"', found.stdout)[1]))
-    assert len(seen["pictures"]) == 6
+    assert len(seen["pictures"]) == 5
     for complete, natural, shown in seen["pictures"]:
         assert complete and natural > 500 and 500 < shown <= 1080
     assert seen["wide"] == 0  # nothing is cut off or must be scrolled sideways
@@ -70,15 +62,3 @@ def test_the_page_in_a_browser(page, tmp_path):
     # 4 + 5 x 2 + 4, two of which are at the top and 0.1 % from it alike.
     assert len(seen["examples"]) == 16 and all(seen["examples"])
     assert all(name.startswith("data:") for name in seen["loaded"])  # nothing else is fetched
-
-
-def test_the_page_as_a_picture(page, tmp_path):
-    """The first screen says what is kept: words, bars of both colours, the table below them."""
-    shot = tmp_path / "shot.png"
-    browse("--window-size=1200,900", f"--screenshot={shot}", page.as_uri())
-    pixels = (imread(shot)[..., :3] * 255).round().astype(int)
-    assert pixels.shape == (900, 1200, 3)
-    for colour in (KEPT, DROPPED):
-        wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-        assert (np.abs(pixels - wanted).max(axis=-1) <= 3).sum() > 2000, colour
-    assert (pixels.max(axis=-1) < 80).mean() > 0.01  # ink: words

