@@ -88,15 +88,15 @@ class Run:
 
     name: str
     folder: Path
-    manifest: dict
+    manifest: artefact.Manifest
     corpus: Corpus
     result: dict
     losses: np.ndarray
 
     def described(self) -> dict:
         """What should be equal in runs that are compared: the settings and the amount of data."""
-        seen = min(len(self.corpus), self.manifest["report"]["trained_on"]["sequences"])
-        return self.manifest["content"] | {"number of unique sequences": seen}
+        seen = min(len(self.corpus), self.manifest.counts["sequences"])
+        return self.manifest.content | {"number of unique sequences": seen}
 
 
 def main() -> None:
@@ -140,17 +140,17 @@ def read_runs(base: Path, folders: dict[str, str]) -> list[Run]:
 def read_run(base: Path, name: str, folder: Path) -> Run:
     """A run and its held-out losses; InputError if they are missing or another model's."""
     manifest = artefact.require(folder, "model", TRAIN)
-    if manifest is None or "trained_on" not in manifest["report"]:
+    if manifest is None or "sequences" not in manifest.counts:
         what = "the model's manifest does not say what it was trained on"
         raise InputError(what, where=folder, fix=TRAIN)
-    source, what = manifest["inputs"]["corpus"], f"that {folder} was trained on"
+    source, what = manifest.inputs["corpus"], f"that {folder} was trained on"
     corpus = recorded_corpus(folder, source, what, "put the corpus of the run back")
     path = base / RESULTS / f"{name}.json"
     if not path.is_file() or not path.with_suffix(".npy").is_file():
         raise InputError(f"there are no held-out losses for {name}", where=path, fix=EVALUATE)
     result = atomic_files.read_json(path, f"{EVALUATE} again")
     losses = np.load(path.with_suffix(".npy"), allow_pickle=False)
-    expected = (manifest["fingerprint"], len(losses))
+    expected = (manifest.fingerprint, len(losses))
     found = (result["model"]["fingerprint"], result["sequences"])
     if found != expected or abs(losses.mean() - result["loss"]) > 1e-9:
         raise InputError(
@@ -197,16 +197,16 @@ def paired_difference(losses: np.ndarray, control: np.ndarray) -> tuple[float, f
 
 def row(run: Run, control: Run) -> dict:
     """A run's row of the table; the control's differences are 0."""
-    trained_on, sequences = run.manifest["report"]["trained_on"], len(run.corpus)
-    unique_tokens = trained_on["tokens"]  # within the first epoch each is used once
-    if trained_on["sequences"] >= sequences:
+    trained, sequences = run.manifest.counts, len(run.corpus)
+    unique_tokens = trained["tokens"]  # within the first epoch each is used once
+    if trained["sequences"] >= sequences:
         unique_tokens = int(run.corpus.lengths(np.arange(sequences)).sum())
     difference, low, high = paired_difference(run.losses, control.losses)
     return {
         "student": run.name,
         "unique_tokens": unique_tokens,
-        "epochs": trained_on["sequences"] / sequences,
-        "steps": run.manifest["counts"]["step"],
+        "epochs": trained["sequences"] / sequences,
+        "steps": trained["step"],
         "loss": run.result["loss"],
         "difference": difference,
         "low": low,

@@ -63,7 +63,7 @@ def main() -> None:
     inputs = {"corpus": (corpus.folder, corpus.identity)}
     program, folder = "experiments/planted_noise/plant.py", under(base, settings.save)
     output = Output(folder, "corpus", program, content, asdict(settings), inputs)
-    counts = output.make(lambda: plant(corpus, settings, output))["counts"]
+    counts = output.make(lambda: plant(corpus, settings, output)).counts
     print(f"{folder}: {counts[NOISE]:,} rows of {NOISE}, {counts[BOILERPLATE]:,} of {BOILERPLATE}")
 
 
@@ -80,7 +80,7 @@ def check(corpus: Corpus) -> None:
 
 def plant(corpus: Corpus, settings: Settings, output: Output) -> None:
     """Write all shards and the manifest."""
-    known, folder = corpus.manifest["content"], output.folder
+    known, folder = corpus.manifest.content, output.folder
     copied = boilerplate_row(corpus, settings.boilerplate_source) if settings.boilerplate else None
     files, planted, tokens, start = [], np.zeros(2, int), 0, 0
     for number, shard in enumerate(corpus.shards):

@@ -96,7 +96,7 @@ def keep_rates(base: Path, name: str) -> list[dict]:
     sources = read_selection(store)
     scores = artefact.identity(store, "scores", EXPERIMENT)["fingerprint"]
     kept = sum(row["kept"] for row in sources)
-    if (half.manifest["inputs"]["scores"]["fingerprint"], len(half)) != (scores, kept):
+    if (half.manifest.input_fingerprint("scores"), len(half)) != (scores, kept):
         what = "the better half is not the one that the scores select"
         raise InputError(what, where=half.folder, fix=f"remove this folder and {EXPERIMENT}")
     ordinary = [row for row in sources if row["source"] not in (NOISE, BOILERPLATE)]

@@ -26,9 +26,9 @@ def save_run(base: Path, name: str, corpus: Path, losses: np.ndarray, seed: int 
         folder, "model", "tests", {"seed": seed, "lr": 1e-3}, {}, {"corpus": (corpus, identity)}
     ).begin()
     (folder / "model.safetensors").write_text(name)
-    trained_on = {"sequences": STEPS * BATCH, "tokens": 1234}
-    manifest = output.finish(["model.safetensors"], {"step": STEPS}, {"trained_on": trained_on})
-    save_losses(base, name, losses, manifest["fingerprint"])
+    counts = {"step": STEPS, "sequences": STEPS * BATCH, "tokens": 1234}
+    manifest = output.finish(["model.safetensors"], counts)
+    save_losses(base, name, losses, manifest.fingerprint)
     return f"{name}=results/{name}"
 
 

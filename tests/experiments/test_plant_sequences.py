@@ -57,7 +57,7 @@ def test_planted_rows_and_all_others(base):
     copies = {tuple(after[row]) for row, source in enumerate(sources) if source == BOILERPLATE}
     longest = max((row for row in range(1, 93, 2)), key=lambda row: (len(before[row]), -row))
     assert copies == {tuple(before[longest])}
-    assert corpus.manifest["inputs"]["corpus"]["fingerprint"] == clean.identity["fingerprint"]
+    assert corpus.manifest.inputs["corpus"]["fingerprint"] == clean.identity["fingerprint"]
     moved = 0
     for row, source in enumerate(sources):
         if source == NOISE:
@@ -74,7 +74,7 @@ def test_planted_rows_and_all_others(base):
     for name, expected in ((NOISE, [11, 11, 3]), (BOILERPLATE, [4, 4, 1])):
         found = [sources[start : start + 40].count(name) for start in (0, 40, 80)]
         assert found == expected
-        assert corpus.manifest["counts"][name] == sum(expected)
+        assert corpus.manifest.counts[name] == sum(expected)
 
 
 def test_the_seed_decides_and_a_larger_share_keeps_the_noise_of_a_smaller_one(base):
