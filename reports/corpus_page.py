@@ -55,11 +55,8 @@ def page(counts: dict, report: dict, *, pictures: bool = True) -> Page:
 
 
 def bars(rows: list[dict], name: str) -> bytes:
-    """One horizontal bar per source, the largest on top, as PNG."""
-    ordered = sorted(rows, key=lambda row: row[name])
-    figure, axes = plots.new_plot(8, 1 + 0.26 * len(rows))
-    drawn = axes.barh(range(len(rows)), [row[name] for row in ordered], color=plots.KEPT)
-    axes.bar_label(drawn, fmt="{:,.0f}", padding=3, fontsize=8)
-    axes.set_yticks(range(len(rows)), [plots.label(row["source"]) for row in ordered])
-    axes.margins(x=0.12)
-    return plots.png(figure)
+    """One bar per source, the largest on top, as PNG."""
+    ordered = sorted(rows, key=lambda row: -row[name])
+    values = [row[name] for row in ordered]
+    words = [f"{value:,.0f}" for value in values]
+    return plots.png(plots.bars([row["source"] for row in ordered], values, words, plots.KEPT)[0])

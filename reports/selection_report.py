@@ -41,32 +41,37 @@ from reports.page import (
     percent,
 )
 from reports.selection_examples import block, examples
-from reports.selection_pool import UNKNOWN, Pool
-from reports.selection_tables import ratio_of
 
-SOURCE_COLUMNS = (
-    Column("source", "source"),
+COUNTS = (
     Column("sequences", "sequences", integer),
     Column("tokens", "tokens", integer),
     Column("mean_r", "mean r", decimal),
     Column("mean_teacher_loss", "teacher loss", decimal),
     Column("mean_reference_loss", "reference loss", decimal),
+)
+SOURCE_COLUMNS = (
+    Column("source", "source"),
+    *COUNTS,
+    Column("kept", "kept", integer),
     Column("keep_rate", "keep rate", percent),
     Column("share_before", "share before", percent),
     Column("share_after", "share after", percent),
     Column("without_r", "no r", integer),
 )
-LENGTH_COLUMNS = (Column("tokens_per_sequence", "tokens per sequence"), *SOURCE_COLUMNS[1:-1])
 SWEEP_COLUMNS = (
     Column("alpha", "alpha", lambda alpha: f"{alpha:g}"),
     Column("threshold", "threshold", decimal),
-    *SOURCE_COLUMNS[1:4],
+    *COUNTS,
 )
 ABOUT_R = (
     "r = reference loss − teacher loss: the mean over a sequence's counted tokens, in nats per "
     "token. High r: the teacher predicts the sequence and the small reference does not yet, so it "
     "is hard and worth learning. Low r: easy and common, both predict it alike. The lowest: noise, "
     "which a larger model does not predict better either."
+)
+DRAWN = (
+    f"Drawn from a sample of at most {selection_tables.SAMPLE:,} sequences, without 0.1 % at each "
+    "end."
 )
 
 
@@ -97,15 +102,20 @@ def draw_report(settings: Settings) -> None:
     manifest = artefact.require(store, "scores", f"run {PROGRAM}", contents=True)
     differences = Differences(store, manifest["inputs"], seed=0)
     corpus = scored_corpus(Scores(store.with_name(settings.teacher_name), f"run {PROGRAM} again"))
-    pool = Pool(corpus, differences.r, differences.means, settings.ratio)
+    pool = selection_tables.Pool(corpus, differences.r, differences.means, settings.ratio)
     summary = selection_tables.summary(pool)
     tables = {
         "sources": selection_tables.sources(pool),
-        "lengths": selection_tables.lengths(pool),
         "sweep": selection_tables.sweep(pool),
         "examples": examples(pool),
     }
-    pictures = draw(pool, summary, tables) if pool.defined else {}
+    pictures = {}
+    if pool.defined:
+        pictures = {
+            "keep_rate": plots.keep_rates(tables["sources"], pool.keep / pool.defined),
+            "histogram": plots.histogram(pool, summary["threshold"]),
+            "density": plots.density(pool, summary["threshold"]),
+        }
     about = (
         f"Teacher {settings.teacher_name}, reference {settings.ref_name}, corpus "
         f"{'/'.join(corpus.folder.parts[-2:])}, shards {corpus.first_shard}:{corpus.last_shard} "
@@ -118,106 +128,58 @@ def draw_report(settings: Settings) -> None:
         write_csv(folder / f"{name}.csv", rows)
     for name, picture in pictures.items():
         save(folder / f"{name}.png", picture)
-    save(folder / "report.html", html_page.render(page(summary, tables, pictures, about)))
+    save(folder / "report.html", html_page.render(page(about, summary, tables, pictures)))
     write_json(folder / "summary.json", {"scores": manifest["fingerprint"], **summary})
     print(f"Report: {folder / 'report.html'}")
 
 
-def draw(pool: Pool, summary: dict, tables: dict[str, list[dict]]) -> dict[str, bytes]:
-    """All pictures by name."""
-    sources, lengths = tables["sources"], tables["lengths"]
-    shown = plots.colours(sources)
-    by_length = "Share kept, by tokens per sequence"
-    return {
-        "keep_rate": plots.keep_rates(sources, "source", summary, "Share kept of each source"),
-        "lengths": plots.keep_rates(lengths, "tokens_per_sequence", summary, by_length),
-        "histogram": plots.histogram(pool, summary, shown),
-        "density": plots.density(pool, sources, summary, shown),
-        "sweep": plots.sweep(tables["sweep"], shown),
-    }
-
-
-def headlines(s: dict, sources: list[dict]) -> list[str]:
-    """What was selected and why, in sentences; s: the summary."""
-    defined = s["sequences"]
-    if not defined:
-        return [f"None of the {s['scored']:,} sequences has a defined r: nothing can be selected."]
+def headlines(summary: dict) -> list[str]:
+    """What was selected and why, in sentences."""
+    everything, kept = summary["all"], summary["kept"]
+    if not everything["sequences"]:
+        return [f"None of the {summary['scored']:,} sequences has an r: nothing can be selected."]
     found = [
-        f"{s['kept']:,} of {defined:,} sequences are kept ({percent(s['kept'] / defined)}), "
-        f"{s['kept_tokens']:,} of {s['tokens']:,} tokens "
-        f"({percent(ratio_of(s['kept_tokens'], s['tokens']))}): those with the highest r, down to "
-        f"{s['threshold']:.3f}.",
-        *source_sentences(sources),
-        f"Mean r is {decimal(s['mean_r_kept'])} for what is kept and "
-        f"{decimal(s['mean_r_dropped'])} for what is dropped. r is above 0 (the teacher predicts "
-        f"the sequence better than the reference) for {percent(s['share_r_above_0'])}.",
-        f"Correlation of r with the teacher's log-probability: "
-        f"{s['correlation_with_teacher']:+.2f}, with the reference's: "
-        f"{s['correlation_with_reference']:+.2f} (from a sample of {s['drawn']:,} sequences).",
+        f"{kept['sequences']:,} of {everything['sequences']:,} sequences are kept, "
+        f"{kept['tokens']:,} of {everything['tokens']:,} tokens: those with the highest r, down to "
+        f"{summary['threshold']:.3f}.",
+        *(
+            f"Mean {name}: {decimal(kept[key])} of the kept sequences, {decimal(everything[key])} "
+            "of all."
+            for key, name in (
+                ("mean_r", "r"),
+                ("mean_teacher_loss", "teacher loss"),
+                ("mean_reference_loss", "reference loss"),
+            )
+        ),
+        f"r is below 0 (the reference predicts the sequence better than the teacher) for "
+        f"{percent(summary['share_r_below_0'])}.",
     ]
-    if s["without_r"]:
-        found.append(
-            f"{s['without_r']:,} sequences have no token that counts, so no r; they are never kept."
-        )
+    if summary["without_r"]:
+        without = f"{summary['without_r']:,} sequences have no token that counts"
+        found.append(f"{without}, so they have no r and are never kept.")
     return found
 
 
-def source_sentences(sources: list[dict]) -> list[str]:
-    """The extremes among the sources."""
-    known = [row for row in sources if row["sequences"]]
-    if [row["source"] for row in known] == [UNKNOWN]:
-        return ["The corpus does not say which source a sequence is from."]
-    if len(known) == 1:
-        return [f"All of them are from {known[0]['source']}."]
-    most, least = known[0], known[-1]
-    moved = max(known, key=lambda row: abs(row["share_after"] - row["share_before"]))
-    return [
-        f"Kept most: {most['source']} ({percent(most['keep_rate'])} of {most['sequences']:,}). "
-        f"Kept least: {least['source']} ({percent(least['keep_rate'])} of "
-        f"{least['sequences']:,}).",
-        f"The mixture changes most in {moved['source']}: {percent(moved['share_before'])} of the "
-        f"sequences before, {percent(moved['share_after'])} after.",
-    ]
-
-
-def page(
-    summary: dict, tables: dict[str, list[dict]], pictures: dict[str, bytes], about: str
-) -> Page:
-    """The whole page."""
-    blocks = [
-        Text(about, "from"),
-        Findings(headlines(summary, tables["sources"])),
-        Text(ABOUT_R),
-    ]
+def page(about: str, summary: dict, tables: dict[str, list[dict]], pictures: dict) -> Page:
+    """The whole page; pictures: PNG by name, none where no sequence has an r."""
+    blocks = [Text(about, "from"), Findings(headlines(summary)), Text(ABOUT_R)]
     if pictures:
-        blocks += sections(summary, tables, pictures)
+        blocks += [
+            Heading("By source"),
+            Picture(pictures["keep_rate"], "Green: kept more than the average; red: less."),
+            Table(tables["sources"], SOURCE_COLUMNS, "sources.csv"),
+            Heading("The scores"),
+            Picture(pictures["histogram"], f"Sequences by r. {DRAWN}"),
+            Picture(
+                pictures["density"],
+                "Reference loss over teacher loss: above the black line is kept. On the dotted "
+                f"line both predict equally well. {DRAWN}",
+            ),
+            Heading("If another share alpha were kept"),
+            Table(tables["sweep"], SWEEP_COLUMNS, "sweep.csv, with the share of each source"),
+        ]
     blocks += [Heading("Examples"), *map(block, tables["examples"])]
     return Page("What difference sampling keeps", [*blocks, Text("All: examples.csv", "from")])
-
-
-def sections(
-    summary: dict, tables: dict[str, list[dict]], pictures: dict[str, bytes]
-) -> list[Heading | Picture | Table]:
-    """What is kept by source, score, length and share."""
-    drawn = f"From a sample of {summary['drawn']:,} sequences, without 0.1 % at each end"
-    return [
-        Heading("By source"),
-        Picture(pictures["keep_rate"], "Green: kept more than the average; red: less."),
-        Table(tables["sources"], SOURCE_COLUMNS, "sources.csv"),
-        Heading("The scores"),
-        Picture(pictures["histogram"], f"Sequences by r; right of the line is kept. {drawn}."),
-        Picture(
-            pictures["density"],
-            "Teacher's against reference's loss: above the black line is kept. On the dotted line "
-            f"both predict equally well; dots are the means of the sources. {drawn}.",
-        ),
-        Heading("By length"),
-        Picture(pictures["lengths"], "Full sequences have the greatest length that there is."),
-        Table(tables["lengths"], LENGTH_COLUMNS, "lengths.csv"),
-        Heading("If another share alpha were kept"),
-        Picture(pictures["sweep"], "The mixture of what is kept.", "sweep.csv"),
-        Table(tables["sweep"], SWEEP_COLUMNS, "sweep.csv"),
-    ]
 
 
 if __name__ == "__main__":
