@@ -23,7 +23,13 @@ def bars(
 ):
     """(figure, axes) of one horizontal bar per name, the first on top, with words at its end."""
     figure, axes = new_plot(8, 1 + 0.3 * len(names))
-    axes.bar_label(axes.barh(range(len(names)), values, color=tints), words, padding=3, fontsize=8)
+    axes.bar_label(
+        axes.barh(range(len(names)), values, color=tints),
+        words,
+        padding=3,
+        fontsize=8,
+        backgroundcolor="white",
+    )
     axes.set_yticks(range(len(names)), map(label, names))
     axes.invert_yaxis()
     axes.margins(x=0.15)

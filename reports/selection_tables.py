@@ -143,10 +143,11 @@ def sources(pool: Pool) -> list[dict]:
 
 def sweep(pool: Pool) -> list[dict]:
     """One row per share alpha that could be kept; the last one is the pool itself."""
+    names = [(i, name) for i, name in enumerate(pool.names) if pool.sums["sequences"][-1, i]]
     rows = []
     for level, (alpha, keep) in enumerate(zip(pool.shares, pool.keeps, strict=True)):
-        counts = zip(pool.names, pool.sums["sequences"][level], strict=True)
-        shares = {f"share {name}": ratio_of(count, keep) for name, count in counts}
+        counts = pool.sums["sequences"][level]
+        shares = {f"share {name}": ratio_of(counts[i], keep) for i, name in names}
         threshold = pool.thresholds[level]
         rows.append({"alpha": alpha, "threshold": threshold, **columns(pool, alpha), **shares})
     return rows
