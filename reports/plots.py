@@ -1,7 +1,6 @@
 """Helpers for the reports' pictures: matplotlib without a display, PNG without metadata."""
 
 import io
-from collections.abc import Sequence
 
 from reports.page import visible
 
@@ -15,24 +14,6 @@ def new_plot(width: float, height: float):
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def bars(
-    names: Sequence[str], values: Sequence[float], words: Sequence[str], tints: str | Sequence[str]
-):
-    """(figure, axes) of one horizontal bar per name, the first on top, with words at its end."""
-    figure, axes = new_plot(8, 1 + 0.3 * len(names))
-    axes.bar_label(
-        axes.barh(range(len(names)), values, color=tints),
-        words,
-        padding=3,
-        fontsize=8,
-        backgroundcolor="white",
-    )
-    axes.set_yticks(range(len(names)), map(label, names))
-    axes.invert_yaxis()
-    axes.margins(x=0.15)
     return figure, axes
 
 

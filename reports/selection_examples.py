@@ -4,8 +4,6 @@ from data_utils.tokenizer import load_tokenizer
 from reports.page import Example, visible
 from reports.selection_tables import Pool
 
-LONGEST = 6000  # characters of a text that are kept
-
 
 def examples(pool: Pool) -> list[dict]:
     """One row per example, the highest r first."""
@@ -15,19 +13,17 @@ def examples(pool: Pool) -> list[dict]:
     for number, (rank, place) in enumerate(pool.places.items()):
         values = {name: column[number].item() for name, column in pool.examples.items()}
         shard, inside = pool.corpus.locate(values["row"])
-        shown = decode(pool.corpus.row(values["row"]).tolist(), tokenizer)
-        found.append(
-            {
-                **values,
-                "place": place,
-                "rank": rank + 1,
-                "kept": int(rank < pool.keep),
-                "shard": shard.prefix.name,
-                "row_in_shard": inside,
-                "source": pool.names[values["source"]],
-                "text": shown if len(shown) <= LONGEST else shown[:LONGEST] + " …",
-            }
-        )
+        row = {
+            **values,
+            "place": place,
+            "rank": rank + 1,
+            "kept": int(rank < pool.keep),
+            "shard": shard.prefix.name,
+            "row_in_shard": inside,
+            "source": pool.names[values["source"]],
+            "text": decode(pool.corpus.row(values["row"]).tolist(), tokenizer),
+        }
+        found.append(row)
     return found
 
 

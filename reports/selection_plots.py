@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from reports.plots import DROPPED, KEPT, bars, label, new_plot, png
+from reports.plots import DROPPED, KEPT, label, new_plot, png
 from reports.selection_tables import Pool
 
 BINS = 80
@@ -10,16 +10,28 @@ TAIL = 0.001
 SHOWN = 7  # sources with a colour of their own
 
 
+def draw(pool: Pool, sources: list[dict]) -> dict[str, bytes]:
+    """All pictures by name; sources: the table."""
+    threshold = pool.thresholds[pool.shares.index(pool.ratio)]
+    return {
+        "keep_rate": keep_rates(sources, pool.keep / pool.defined),
+        "histogram": histogram(pool, threshold),
+        "density": density(pool, threshold),
+    }
+
+
 def keep_rates(rows: list[dict], whole: float) -> bytes:
     """One bar per source: the share of its sequences that is kept; whole: that of all."""
     rows = [row for row in rows if row["sequences"]]
+    figure, axes = new_plot(8, 1 + 0.3 * len(rows))
     rates = [row["keep_rate"] for row in rows]
-    words = [f"{100 * row['keep_rate']:.1f} % of {row['sequences']:,}" for row in rows]
     tints = [KEPT if rate >= whole else DROPPED for rate in rates]
-    figure, axes = bars([row["source"] for row in rows], rates, words, tints)
+    axes.barh(range(len(rows)), rates, color=tints)
+    axes.set_yticks(range(len(rows)), [label(row["source"]) for row in rows])
     axes.axvline(whole, color="black", linewidth=1, linestyle="--")
     axes.set_title(f"Share kept (dashed: all sequences, {100 * whole:.1f} %)", loc="left")
     axes.xaxis.set_major_formatter("{x:.0%}")
+    axes.invert_yaxis()
     return png(figure)
 
 

@@ -1,45 +1,23 @@
 """The report of a selection: what keeping a share of the sequences by their r would keep, and why.
 
-    python3 reports/selection_report.py BASE_PATH [--ratio 0.5]
-
 Reads a difference store, the two score stores that it was made from, and their corpus; writes
 diff-TEACHER-REFERENCE-report beside the store: report.html, which needs no other file, its pictures
 (PNG), its tables (CSV) and summary.json. compute_difference_scores.py ends with it; run again with
-another --ratio it draws the report anew.
+another --ratio, it draws the report anew.
 """
 
-import sys
-from pathlib import Path
-
-if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-    from data_utils.program import run, use_project_python
-
-    use_project_python()
-
 from dataclasses import dataclass
+from pathlib import Path
 
 from data_utils import artefact
 from data_utils.atomic_files import write_json
-from data_utils.flags import flag, parse
+from data_utils.flags import flag
 from miniplm.criteria import Differences
 from miniplm.difference import PROGRAM, StoreSettings, scored_corpus
 from miniplm.scores import Scores
-from reports import html_page, selection_tables
-from reports import selection_plots as plots
+from reports import html_page, page, selection_plots, selection_tables
 from reports.files import save, write_csv
-from reports.page import (
-    Column,
-    Findings,
-    Heading,
-    Page,
-    Picture,
-    Table,
-    Text,
-    decimal,
-    integer,
-    percent,
-)
+from reports.page import Column, decimal, integer, percent
 from reports.selection_examples import block, examples
 
 COUNTS = (
@@ -69,10 +47,12 @@ ABOUT_R = (
     "is hard and worth learning. Low r: easy and common, both predict it alike. The lowest: noise, "
     "which a larger model does not predict better either."
 )
-DRAWN = (
-    f"Drawn from a sample of at most {selection_tables.SAMPLE:,} sequences, without 0.1 % at each "
-    "end."
-)
+CAPTIONS = {
+    "keep_rate": "Green: kept more than the average; red: less.",
+    "histogram": "Sequences by r; right of the line is kept. The extreme 0.2 % are not shown.",
+    "density": "Losses of the sequences: above the black line is kept. On the dotted line both "
+    "models predict equally well. The extreme 0.2 % of each loss are not shown.",
+}
 
 
 @dataclass
@@ -87,17 +67,16 @@ class Settings(StoreSettings):
             raise ValueError(f"--ratio must be above 0 and at most 1, not {self.ratio}")
 
 
-def main() -> None:
-    draw_report(parse(Settings, positional="base_path"))
-
-
 def report_folder(store: Path) -> Path:
     """Where the report of a difference store is."""
     return store.with_name(f"{store.name}-report")
 
 
 def draw_report(settings: Settings) -> None:
-    """Write the report's folder; summary.json, which names the store, comes last."""
+    """Write the report's folder; summary.json, which names the store, comes last.
+
+    An ArtefactError if the store is damaged, an InputError if the scores were made again since.
+    """
     store = settings.store
     manifest = artefact.require(store, "scores", f"run {PROGRAM}", contents=True)
     differences = Differences(store, manifest["inputs"], seed=0)
@@ -109,13 +88,7 @@ def draw_report(settings: Settings) -> None:
         "sweep": selection_tables.sweep(pool),
         "examples": examples(pool),
     }
-    pictures = {}
-    if pool.defined:
-        pictures = {
-            "keep_rate": plots.keep_rates(tables["sources"], pool.keep / pool.defined),
-            "histogram": plots.histogram(pool, summary["threshold"]),
-            "density": plots.density(pool, summary["threshold"]),
-        }
+    pictures = selection_plots.draw(pool, tables["sources"]) if pool.defined else {}
     about = (
         f"Teacher {settings.teacher_name}, reference {settings.ref_name}, corpus "
         f"{'/'.join(corpus.folder.parts[-2:])}, shards {corpus.first_shard}:{corpus.last_shard} "
@@ -128,7 +101,7 @@ def draw_report(settings: Settings) -> None:
         write_csv(folder / f"{name}.csv", rows)
     for name, picture in pictures.items():
         save(folder / f"{name}.png", picture)
-    save(folder / "report.html", html_page.render(page(about, summary, tables, pictures)))
+    save(folder / "report.html", html_page.render(build_page(about, summary, tables, pictures)))
     write_json(folder / "summary.json", {"scores": manifest["fingerprint"], **summary})
     print(f"Report: {folder / 'report.html'}")
 
@@ -138,49 +111,40 @@ def headlines(summary: dict) -> list[str]:
     everything, kept = summary["all"], summary["kept"]
     if not everything["sequences"]:
         return [f"None of the {summary['scored']:,} sequences has an r: nothing can be selected."]
-    found = [
+    losses = (
+        f"teacher loss {decimal(sums['mean_teacher_loss'])} and reference loss "
+        f"{decimal(sums['mean_reference_loss'])}"
+        for sums in (everything, kept)
+    )
+    return [
         f"{kept['sequences']:,} of {everything['sequences']:,} sequences are kept, "
         f"{kept['tokens']:,} of {everything['tokens']:,} tokens: those with the highest r, down to "
         f"{summary['threshold']:.3f}.",
-        *(
-            f"Mean {name}: {decimal(kept[key])} of the kept sequences, {decimal(everything[key])} "
-            "of all."
-            for key, name in (
-                ("mean_r", "r"),
-                ("mean_teacher_loss", "teacher loss"),
-                ("mean_reference_loss", "reference loss"),
-            )
-        ),
-        f"r is below 0 (the reference predicts the sequence better than the teacher) for "
-        f"{percent(summary['share_r_below_0'])}.",
+        "Means of all: {}. Of what is kept: {}.".format(*losses),
+        f"{percent(summary['share_r_below_0'])} have an r below 0: the reference predicts them "
+        "better than the teacher.",
+        f"{summary['without_r']:,} of {summary['scored']:,} scored sequences have no token that "
+        "counts, so no r; these are never kept.",
     ]
-    if summary["without_r"]:
-        without = f"{summary['without_r']:,} sequences have no token that counts"
-        found.append(f"{without}, so they have no r and are never kept.")
-    return found
 
 
-def page(about: str, summary: dict, tables: dict[str, list[dict]], pictures: dict) -> Page:
-    """The whole page; pictures: PNG by name, none where no sequence has an r."""
-    blocks = [Text(about, "from"), Findings(headlines(summary)), Text(ABOUT_R)]
-    if pictures:
-        blocks += [
-            Heading("By source"),
-            Picture(pictures["keep_rate"], "Green: kept more than the average; red: less."),
-            Table(tables["sources"], SOURCE_COLUMNS, "sources.csv"),
-            Heading("The scores"),
-            Picture(pictures["histogram"], f"Sequences by r. {DRAWN}"),
-            Picture(
-                pictures["density"],
-                "Reference loss over teacher loss: above the black line is kept. On the dotted "
-                f"line both predict equally well. {DRAWN}",
-            ),
-            Heading("If another share alpha were kept"),
-            Table(tables["sweep"], SWEEP_COLUMNS, "sweep.csv, with the share of each source"),
-        ]
-    blocks += [Heading("Examples"), *map(block, tables["examples"])]
-    return Page("What difference sampling keeps", [*blocks, Text("All: examples.csv", "from")])
-
-
-if __name__ == "__main__":
-    run(main)
+def build_page(
+    about: str, summary: dict, tables: dict[str, list[dict]], pictures: dict[str, bytes]
+) -> page.Page:
+    """The whole page; pictures: PNG by name."""
+    return page.Page(
+        "What difference sampling keeps",
+        [
+            page.Text(about, "from"),
+            page.Findings(headlines(summary)),
+            page.Text(ABOUT_R),
+            page.Heading("By source"),
+            page.Table(tables["sources"], SOURCE_COLUMNS, "sources.csv"),
+            *(page.Picture(png, CAPTIONS[name]) for name, png in pictures.items()),
+            page.Heading("If another share alpha were kept"),
+            page.Table(tables["sweep"], SWEEP_COLUMNS, "sweep.csv, with the share of each source"),
+            page.Heading("Examples"),
+            *map(block, tables["examples"]),
+            page.Text("All: examples.csv", "from"),
+        ],
+    )

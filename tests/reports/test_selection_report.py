@@ -194,7 +194,7 @@ def test_the_program_and_another_ratio(case, tmp_path):
     result = make.run(PROGRAM, base, *NAMES, "--ratio", RATIO)
     assert "is there already" in result.stdout and str(page) in result.stdout
     assert page.read_text() == case.draw(RATIO)
-    make.run("reports/selection_report.py", base, *NAMES, "--ratio", 0.3)
+    make.run(PROGRAM, base, *NAMES, "--ratio", 0.3)
     assert f"{math.floor(0.3 * case.defined.sum())} of 298 sequences" in page.read_text()
     assert difference_file.stat().st_mtime_ns == made
     wrong = make.run(PROGRAM, base, *NAMES, "--ratio", 1.5, check=False)
