@@ -67,8 +67,9 @@ def density(pool: Pool, threshold: float) -> bytes:
     figure, axes = new_plot(8, 5.6)
     losses = [pool.sample[f"{role}_loss"] for role in ("teacher", "reference")]
     x, y = map(limits, losses)
-    style = {"gridsize": BINS, "bins": "log", "mincnt": 1, "cmap": "Blues", "extent": [*x, *y]}
-    figure.colorbar(axes.hexbin(*losses, **style), label="sequences of the sample (logarithmic)")
+    style = {"bins": "log", "mincnt": 1, "vmin": 0.3, "cmap": "Blues", "extent": [*x, *y]}
+    cells = axes.hexbin(*losses, gridsize=BINS, **style)
+    figure.colorbar(cells, label="sequences of the sample (logarithmic)")
     for offset, style, name in ((threshold, "-", "threshold"), (0, ":", "r = 0")):
         ends = [x[0] + offset, x[1] + offset]
         axes.plot(x, ends, color="black", linewidth=1.2, linestyle=style, label=name)

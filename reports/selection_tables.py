@@ -9,12 +9,11 @@ from collections.abc import Callable
 import numpy as np
 
 from data_utils.corpus import Corpus
-from miniplm.ranking import keep_count
+from miniplm.ranking import count_defined, descending, keep_count
 
 ALPHAS = tuple(i / 10 for i in range(1, 11))  # shares whose selections are compared
 UNKNOWN = "unknown"
 SAMPLE = 1_000_000  # sequences that the pictures are drawn from
-PIECE = 1 << 20  # rows whose sources are read at once
 EXAMPLES = 4  # of each kind
 
 
@@ -34,27 +33,28 @@ class Pool:
         self.corpus, self.ratio = corpus, ratio
         domains = list(corpus.domains)
         self.names = domains if UNKNOWN in domains else [*domains, UNKNOWN]
-        self.scored, self.defined = len(r), int(np.count_nonzero(r == r))
+        self.scored, self.defined = len(r), count_defined(r)
         self.below_0 = int(np.count_nonzero(r < 0))
         self.shares = sorted({*ALPHAS, ratio})
         self.keeps = [keep_count(share, self.defined) for share in self.shares]
         self.keep = self.keeps[self.shares.index(ratio)]
         self.places = places(self.defined, self.keep)
         source = read_sources(corpus, self.scored, self.names.index(UNKNOWN))
-        order = np.argsort(-r, kind="stable")  # NaN last
+        order = descending(r)
         self.thresholds = [float(r[order[keep - 1]]) if keep else np.inf for keep in self.keeps]
         shown = order[list(self.places)]
-        drawn = order[: self.defined : self.defined // SAMPLE + 1].copy()
-        # A cell is a share and a source: that of the smallest share that keeps the row.
-        sizes = np.diff([0, *self.keeps, self.scored])
-        cell = np.empty(self.scored, np.int64)
-        cell[order] = np.repeat(np.arange(len(sizes)) * len(self.names), sizes)
+        drawn = order[:: self.defined // SAMPLE + 1].copy()
+        # A row's cell: the smallest share that keeps it (none without r), and its source.
+        levels = len(self.shares) + 1
+        cell = np.full(self.scored, levels - 1)
+        cell[order] = np.repeat(np.arange(levels - 1), np.diff([0, *self.keeps]))
         del order  # for its memory
+        cell *= len(self.names)
         cell += source
 
         def add_up(values: np.ndarray | None = None) -> np.ndarray:
-            sums = np.bincount(cell, values, len(sizes) * len(self.names))
-            return sums.reshape(len(sizes), -1).cumsum(axis=0)
+            sums = np.bincount(cell, values, levels * len(self.names))
+            return sums.reshape(levels, -1).cumsum(axis=0)
 
         self.sums = {"sequences": add_up()}
         self.sample, self.examples = {"source": source[drawn]}, {"row": shown}
@@ -63,7 +63,7 @@ class Pool:
             self.sums[name] = add_up(values)
             self.sample[name], self.examples[name] = values[drawn], values[shown]
 
-        add("tokens", np.concatenate([shard.lengths for shard in corpus.shards]))
+        add("tokens", corpus.lengths(np.arange(self.scored)))
         add("r", r)
         for role in ("teacher", "reference"):
             add(f"{role}_loss", -means(role))
@@ -72,11 +72,9 @@ class Pool:
 
 def read_sources(corpus: Corpus, count: int, unknown: int) -> np.ndarray:
     """The number of each row's source, [count] uint8; unknown: that of rows without a domain."""
-    pieces = np.array_split(np.arange(count), count // PIECE + 1)
-    found = [corpus.side("domain", rows) for rows in pieces]
-    if found[0] is None:
+    domains = corpus.side("domain", np.arange(count))
+    if domains is None:
         return np.full(count, unknown, np.uint8)
-    domains = np.concatenate(found)
     return np.where(domains < len(corpus.domains), domains, np.uint8(unknown))
 
 

@@ -172,7 +172,6 @@ def test_pictures_are_drawn_from_a_sample(case, monkeypatch):
     exact = [(case.folder / f"{name}.csv").read_bytes() for name in TABLES]
     whole = case.draw(RATIO)
     monkeypatch.setattr(selection_tables, "SAMPLE", 100)
-    monkeypatch.setattr(selection_tables, "PIECE", 70)
     pages = [case.draw(RATIO) for _ in range(2)]
     assert pages[0] == pages[1] != whole
     assert exact == [(case.folder / f"{name}.csv").read_bytes() for name in TABLES]
