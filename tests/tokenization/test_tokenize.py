@@ -124,7 +124,6 @@ def test_a_bad_line_is_named_or_left_out_on_request(base, tmp_path):
 def test_the_page_of_the_corpus(base):
     page = (base / CORPUS / "corpus.html").read_text()
     manifest = artefact.read_manifest(base / CORPUS)
-    assert page.count("data:image/png;base64,") == 3
     for row in manifest.report["sources"].values():
         assert f"{row['bytes']:,}" in page and f"{row['sequences']:,}" in page
     assert "corpus.html" in [entry["name"] for entry in manifest.files]
