@@ -4,7 +4,6 @@ import contextlib
 import datetime
 import os
 import resource
-import signal
 import socket
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ import psutil
 import torch
 import torch.distributed as dist
 
-from cluster.place import STOP_SIGNALS, die_with_launcher, launched, local_rank, own_place
+from cluster.place import die_with_launcher, launched, local_rank, own_place
 from cluster.watchdog import Watch
 from data_utils.errors import EnvironmentFault
 
@@ -106,18 +105,6 @@ def end_processes(processes: Processes) -> None:
         processes.watch.close()
         barrier(processes)
     dist.destroy_process_group()
-
-
-class StopSignal:
-    """Remembers a signal that asks the run to end, so that the current step is finished first."""
-
-    def __init__(self) -> None:
-        self.received = 0
-        for number in STOP_SIGNALS:
-            signal.signal(number, self._remember)
-
-    def _remember(self, number: int, frame: object) -> None:
-        self.received = number
 
 
 def all_sum(values: list[float], processes: Processes, what: str = "a barrier") -> list[float]:

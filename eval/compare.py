@@ -1,11 +1,10 @@
-"""Compare trained students with a control on held-out text.
+"""Compare trained students on held-out text; the last run given is the control.
 
     python3 eval/compare.py BASE_PATH --runs better_half=results/miniplm/qwen/7M,random_half=...
 
-For each run it reads the model's folder (manifest.json, metrics.jsonl) and what scripts/eval/lm.sh
-wrote under its name in results/eval/lm (NAME.json, NAME.npy); with --scores also the report beside
-a difference store, with --stages a list of stages and their times. It prints the tables and writes
---report (HTML, needs no other file) and the same figures beside it as JSON.
+Of each run it reads the model's folder and the held-out losses that scripts/eval/lm.sh wrote under
+its name; with --scores also the report of a selection, with --stages a list of stages and times.
+Prints the tables and writes them to --report (HTML, needs no other file).
 """
 
 import sys
@@ -17,162 +16,173 @@ if __name__ == "__main__":
 
     use_project_python()
 
-import math
 from dataclasses import dataclass
+from datetime import timedelta
 
 import numpy as np
 
 from data_utils import artefact, atomic_files
-from data_utils.corpus import recorded_corpus
+from data_utils.corpus import Corpus, recorded_corpus
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.names import check_name
-from eval import compare_page
+from miniplm.difference import PROGRAM
 from reports import html_page, terminal
-from reports.files import save
+from reports.files import read_csv, save
+from reports.page import Column, Findings, Page, Table, Text, decimal, integer, percent, signed
+from reports.selection_report import report_folder
 
+RESULTS = "results/eval/lm"
 EVALUATE = "run scripts/eval/lm.sh BASE_PATH --model-path MODEL --ckpt-name NAME"
 TRAIN = "give the folder of a finished run of pretrain/train.py"
+CAVEATS = (
+    "Losses are in nats per token, means over them; a negative difference is better than "
+    "the control. The interval covers the choice of the sequences, not the seeds: another seed or "
+    "data order would move the losses too. Short runs show that every stage works and what is "
+    "selected, not what selection is worth for a real student. Where noise was planted, the "
+    "difference includes what leaving it out is worth."
+)
+STUDENTS = (
+    Column("student", "student"),
+    Column("unique_tokens", "unique tokens", integer),
+    Column("epochs", "epochs", decimal),
+    Column("steps", "steps", integer),
+    Column("loss", "held-out loss", decimal),
+    Column("difference", "difference to the control", signed),
+    Column("low", "95 % from", signed),
+    Column("high", "to", signed),
+)
+SOURCES = (
+    Column("source", "source"),
+    Column("sequences", "scored", integer),
+    Column("kept", "kept", integer),
+    Column("keep_rate", "keep rate", percent),
+)
+STAGES = (
+    Column("stage", "stage"),
+    Column("artefact", "artefact"),
+    Column("seconds", "time", lambda seconds: str(timedelta(seconds=round(seconds)))),
+)
 
 
 @dataclass
 class Settings:
-    """Compare trained students on held-out text."""
+    """Compare trained students on held-out text; the last run is the control."""
 
     base_path: str = flag(".", "folder that contains results/ and processed_data/")
     runs: str = flag("", "NAME=MODEL_FOLDER,NAME=MODEL_FOLDER,...")
-    control: str = flag("", "name of the run to compare with; default: the last of --runs")
-    eval: str = flag("results/eval/lm", "folder of the held-out losses, NAME.json and NAME.npy")
-    scores: str = flag("", "difference store whose report is shown too")
-    planted: str = flag("", "sources that were planted, to be told apart: NAME,NAME,...")
+    scores: str = flag("", "difference store whose selection is shown too")
     stages: str = flag("", "list of stages, tab-separated: stage, artefact, ..., seconds")
-    report: str = flag("report.html", "the page to write; the figures go beside it as JSON")
+    report: str = flag("report.html", "the page to write")
 
     def __post_init__(self) -> None:
         pairs = [item.partition("=") for item in self.runs.split(",")]
-        self.folders = {name: path for name, _, path in pairs}
-        if not all(name and path for name, _, path in pairs) or len(self.folders) < 2:
-            raise ValueError("--runs needs at least two runs: NAME=FOLDER,NAME=FOLDER")
-        if len(self.folders) < len(pairs):
-            raise ValueError("--runs names a run twice")
-        for name in self.folders:
-            check_name("a name in --runs", name)
-        self.control = self.control or pairs[-1][0]
-        if self.control not in self.folders:
-            raise ValueError(f"--control {self.control} is not in {', '.join(self.folders)}")
+        self.folders = {check_name("a name in --runs", name): path for name, _, path in pairs}
+        if len(self.folders) < max(2, len(pairs)) or not all(self.folders.values()):
+            raise ValueError("--runs needs two different runs or more: NAME=FOLDER,NAME=FOLDER")
 
 
 @dataclass
 class Run:
-    """A trained student: its manifest, the corpus it saw and its held-out losses."""
+    """A trained student: its manifest, the corpus it was trained on and its held-out losses."""
 
     name: str
     folder: Path
-    manifest: dict
-    unique_sequences: int
-    unique_tokens: int
-    epochs: float
+    manifest: artefact.Manifest
+    corpus: Corpus
     result: dict
     losses: np.ndarray
+
+    def described(self) -> dict:
+        """What should be equal in runs that are compared: the settings and the amount of data."""
+        seen = min(len(self.corpus), self.manifest.counts["sequences"])
+        return self.manifest.content | {"number of unique sequences": seen}
 
 
 def main() -> None:
     settings = parse(Settings, positional="base_path")
     base = base_folder(settings.base_path)
-    results = under(base, settings.eval)
-    runs = {
-        name: read_run(name, under(base, path), results) for name, path in settings.folders.items()
-    }
-    control = runs[settings.control]
-    for run in runs.values():
-        check_comparable(run, control, results)
-    selection = None
+    *students, control = runs = read_runs(base, settings.folders)
+    held_out = f"{len(control.losses):,} held-out sequences of {control.result['corpus']['path']}."
+    blocks = [
+        Findings([finding for run in students for finding in findings(run, control)]),
+        Table([row(run, control) for run in runs], STUDENTS),
+        Text(f"{held_out} {CAVEATS}", "note"),
+    ]
     if settings.scores:
-        planted = settings.planted.split(",")
-        selection = compare_page.read_selection(under(base, settings.scores), planted)
-    rows = [row(run, control) for run in runs.values()]
-    report = {
-        "control": control.name,
-        "held_out": {"sequences": len(control.losses), "corpus": control.result["corpus"]},
-        "runs": rows,
-        "findings": [verdict(r, control.name) for r in rows if r["student"] != control.name],
-        "unequal": unequal(runs, control),
-        "sources": selection.sources if selection else [],
-        "stages": read_stages(under(base, settings.stages)) if settings.stages else [],
-    }
-    folders = {run.name: run.folder for run in runs.values()}
-    page = compare_page.page(report, selection, folders)
-    print(terminal.render(page))
+        store = under(base, settings.scores)
+        blocks.append(Table(read_selection(store), SOURCES, f"{report_folder(store)}/sources.csv"))
+    if settings.stages:
+        blocks.append(Table(read_stages(under(base, settings.stages)), STAGES))
+    page = Page("Students compared on held-out text", blocks)
     path = under(base, settings.report)
     path.parent.mkdir(parents=True, exist_ok=True)
     save(path, html_page.render(page))
-    atomic_files.write_json(path.with_suffix(".json"), report)
-    print(f"\nReport: {path}, its figures: {path.with_suffix('.json')}")
+    print(f"{terminal.render(page)}\n\nReport: {path}")
 
 
-def read_run(name: str, folder: Path, results: Path) -> Run:
-    """Read a run and its held-out losses; losses of another model are an InputError."""
+def read_runs(base: Path, folders: dict[str, str]) -> list[Run]:
+    """The runs by name; InputError if their losses cannot be paired with those of the last one."""
+    runs = [read_run(base, name, under(base, folder)) for name, folder in folders.items()]
+    held_out = [f"{len(r.losses)} of {r.result['corpus']['fingerprint'][:12]}" for r in runs]
+    for run, found in zip(runs, held_out, strict=True):
+        if found != held_out[-1] or len(run.losses) < 2:
+            raise InputError(
+                f"{run.name} and {runs[-1].name} need losses of the same two sequences or more",
+                where=base / RESULTS / f"{run.name}.json",
+                expected=held_out[-1],
+                found=found,
+                fix=f"{EVALUATE} for both with the same DATA_DIR and --limit",
+            )
+    return runs
+
+
+def read_run(base: Path, name: str, folder: Path) -> Run:
+    """A run and its held-out losses; InputError if they are missing or another model's."""
     manifest = artefact.require(folder, "model", TRAIN)
-    if manifest is None or "trained_on" not in manifest["report"]:
-        raise InputError(
-            "the model's manifest does not say what it was trained on", where=folder, fix=TRAIN
-        )
-    trained_on, source = manifest["report"]["trained_on"], manifest["inputs"]["corpus"]
-    what = f"that {folder} was trained on"
+    if manifest is None or "sequences" not in manifest.counts:
+        what = "the model's manifest does not say what it was trained on"
+        raise InputError(what, where=folder, fix=TRAIN)
+    source, what = manifest.inputs["corpus"], f"that {folder} was trained on"
     corpus = recorded_corpus(folder, source, what, "put the corpus of the run back")
-    seen = min(len(corpus), trained_on["sequences"])
-    result, losses = read_losses(name, results)
-    if result["model"]["fingerprint"] != manifest["fingerprint"]:
-        raise InputError(
-            f"the held-out losses are not those of the model {folder}",
-            where=results / f"{name}.json",
-            expected=f"model {manifest['fingerprint'][:12]}",
-            found=result["model"]["fingerprint"][:12],
-            fix=f"{EVALUATE} again",
-        )
-    unique_tokens = trained_on["tokens"]  # within the first epoch each is used once
-    if seen == len(corpus):
-        unique_tokens = sum(int(shard.lengths.sum(dtype=np.int64)) for shard in corpus.shards)
-    epochs = trained_on["sequences"] / len(corpus)
-    return Run(name, folder, manifest, seen, unique_tokens, epochs, result, losses)
-
-
-def read_losses(name: str, results: Path) -> tuple[dict, np.ndarray]:
-    """(NAME.json, NAME.npy) as eval/lm.py wrote them."""
-    path = results / f"{name}.json"
+    path = base / RESULTS / f"{name}.json"
     if not path.is_file() or not path.with_suffix(".npy").is_file():
         raise InputError(f"there are no held-out losses for {name}", where=path, fix=EVALUATE)
     result = atomic_files.read_json(path, f"{EVALUATE} again")
     losses = np.load(path.with_suffix(".npy"), allow_pickle=False)
-    if len(losses) != result["sequences"] or abs(losses.mean() - result["loss"]) > 1e-9:
+    expected = (manifest.fingerprint, len(losses))
+    found = (result["model"]["fingerprint"], result["sequences"])
+    if found != expected or abs(losses.mean() - result["loss"]) > 1e-9:
         raise InputError(
-            "the losses of the sequences do not belong to the result beside them",
-            where=path.with_suffix(".npy"),
+            f"the held-out losses, .json and .npy, are not both of the model {folder}",
+            where=path,
+            expected=f"{len(losses)} losses, mean {losses.mean():.9f}, of {expected[0][:12]}",
+            found=f"{found[1]}, mean {result['loss']:.9f}, of {found[0][:12]}",
             fix=f"{EVALUATE} again",
         )
-    return result, losses
+    return Run(name, folder, manifest, corpus, result, losses)
 
 
-def check_comparable(run: Run, control: Run, results: Path) -> None:
-    """Refuse losses that cannot be paired: they must be of the same sequences, at least two."""
-    if len(control.losses) < 2:
-        raise InputError(
-            "one held-out sequence gives no interval",
-            where=results / f"{control.name}.json",
-            fix=f"{EVALUATE} on more sequences",
-        )
-    for what, mine, its in (
-        ("corpora", *(r.result["corpus"]["fingerprint"] for r in (run, control))),
-        ("numbers of sequences", len(run.losses), len(control.losses)),
-    ):
-        if mine != its:
-            raise InputError(
-                f"{run.name} and {control.name} were evaluated on different {what}",
-                where=results / f"{run.name}.json",
-                expected=its,
-                found=mine,
-                fix=f"{EVALUATE} for both with the same DATA_DIR and --limit",
-            )
+def read_selection(store: Path) -> list[dict]:
+    """The sources of a difference store's report that have scores.
+
+    InputError if there is no report of these scores.
+    """
+    folder, fix = report_folder(store), f"run {PROGRAM} again"
+    scores = artefact.identity(store, "scores", f"run {PROGRAM}")["fingerprint"]
+    summary = folder / "summary.json"
+    if not summary.is_file() or atomic_files.read_json(summary, fix)["scores"] != scores:
+        raise InputError("there is no report of these scores", where=folder, fix=fix)
+    return [row for row in read_csv(folder / "sources.csv", ["source"]) if row["sequences"]]
+
+
+def read_stages(path: Path) -> list[dict]:
+    """The lines of the stage list and their sum: first field, second, and seconds, the last one."""
+    if not path.is_file():
+        raise InputError("there is no list of stages", where=path, fix="leave out --stages")
+    lines = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
+    lines.append(["all", "", str(sum(float(line[-1]) for line in lines))])
+    return [{"stage": x[0], "artefact": x[1], "seconds": float(x[-1])} for x in lines]
 
 
 def paired_difference(losses: np.ndarray, control: np.ndarray) -> tuple[float, float, float]:
@@ -181,77 +191,46 @@ def paired_difference(losses: np.ndarray, control: np.ndarray) -> tuple[float, f
 
     differences = losses - control
     n, mean = len(differences), float(differences.mean())
-    half = float(t.ppf(0.975, n - 1) * differences.std(ddof=1) / math.sqrt(n))
+    half = float(t.ppf(0.975, n - 1) * differences.std(ddof=1) / np.sqrt(n))
     return mean, mean - half, mean + half
 
 
 def row(run: Run, control: Run) -> dict:
-    """A run's row of the table; differences are None for the control itself."""
-    found = {
+    """A run's row of the table; the control's differences are 0."""
+    trained, sequences = run.manifest.counts, len(run.corpus)
+    unique_tokens = trained["tokens"]  # within the first epoch each is used once
+    if trained["sequences"] >= sequences:
+        unique_tokens = int(run.corpus.lengths(np.arange(sequences)).sum())
+    difference, low, high = paired_difference(run.losses, control.losses)
+    return {
         "student": run.name,
-        "model": run.result["model"]["path"],
-        "unique_sequences": run.unique_sequences,
-        "unique_tokens": run.unique_tokens,
-        "epochs": run.epochs,
-        "steps": run.manifest["counts"]["step"],
-        "tokens": run.manifest["report"]["trained_on"]["tokens"],
+        "unique_tokens": unique_tokens,
+        "epochs": trained["sequences"] / sequences,
+        "steps": trained["step"],
         "loss": run.result["loss"],
-        "perplexity": run.result["perplexity"],
-        "difference": None,
-        "low": None,
-        "high": None,
+        "difference": difference,
+        "low": low,
+        "high": high,
     }
-    if run is not control:
-        difference = paired_difference(run.losses, control.losses)
-        found |= dict(zip(("difference", "low", "high"), difference, strict=True))
+
+
+def findings(run: Run, control: Run) -> list[str]:
+    """What the difference says, and whether the runs differ in more than the data."""
+    found = [verdict(run.name, control.name, *paired_difference(run.losses, control.losses))]
+    mine, its = run.described(), control.described()
+    names = sorted(name for name in mine | its if mine.get(name) != its.get(name))
+    if names:
+        found.append(f"{run.name} and {control.name} also differ in {', '.join(names)}.")
     return found
 
 
-def verdict(row: dict, control: str) -> str:
-    """What the difference says, in a sentence."""
-    size = f"{abs(row['difference']):.3f} nats per token"
-    interval = f"95 % interval of the difference {row['low']:+.3f} to {row['high']:+.3f}"
-    name = row["student"]
-    if row["high"] < 0:
-        return f"{name} is ahead of {control} by {size} ({interval})."
-    if row["low"] > 0:
-        return f"{name} does not beat {control}: it is behind by {size} ({interval})."
-    side = "lower" if row["difference"] < 0 else "higher"
-    return (
-        f"{name} does not beat {control} beyond chance: its loss is {size} {side}, and the "
-        f"interval includes 0 ({interval})."
-    )
-
-
-def unequal(runs: dict[str, Run], control: Run) -> list[str]:
-    """Where the runs differ in more than the data, so that their losses say less."""
-    found = []
-    mine = control.manifest["content"]
-    for run in runs.values():
-        settings = run.manifest["content"]
-        names = sorted(
-            name for name in settings.keys() | mine.keys() if settings.get(name) != mine.get(name)
-        )
-        if run.unique_sequences != control.unique_sequences:
-            names.append("number of unique sequences")
-        if names:
-            found.append(f"{run.name} and {control.name} differ in {', '.join(names)}.")
-    return found
-
-
-def read_stages(path: Path) -> list[dict]:
-    """The lines of the stage list: first field, second field, and seconds, the last one."""
-    if not path.is_file():
-        raise InputError("there is no list of stages", where=path, fix="leave out --stages")
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            stage, place, *_, seconds = line.split("\t")
-            found.append({"stage": stage, "artefact": place, "seconds": float(seconds)})
-        except ValueError:
-            text = f"this line is not stage, artefact, ..., seconds: {line!r}"
-            raise InputError(text, where=path, fix="correct it, or leave out --stages") from None
-    return found
+def verdict(name: str, control: str, difference: float, low: float, high: float) -> str:
+    """What a difference and its interval (nats per token, below 0 is better) say of a student."""
+    beats = "is ahead of" if high < 0 else "does not beat"
+    side = "lower" if difference < 0 else "higher"
+    chance = " (the 95 % interval includes 0)" if low <= 0 <= high else ""
+    loss = f"its held-out loss is {abs(difference):.3f} nats per token {side}{chance}"
+    return f"{name} {beats} {control}: {loss}."
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ them go down. One that others imply (a to c, where a goes to b and b to c) is no
 
 import ast
 import sys
-from collections import Counter
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -18,10 +17,10 @@ if __name__ == "__main__":
     use_project_python()
 
 from data_utils.program import CODE_ROOT
+from figures.shapes import arrow, box, canvas, write
 from reports.files import save
 from reports.plots import png
 
-TARGET = Path(__file__).with_name("house.png")
 # From the ground up: the rooms of a floor, each with the middle of its place. A room may import
 # only from floors below its own.
 FLOORS = (
@@ -34,8 +33,7 @@ FLOORS = (
     {"experiments": 16},
     {"scripts": 36, "figures": 61, "benchmarks": 86},
 )
-WIDTH, HEIGHT, STEP = 22, 5.6, 9.4  # of a room; from floor to floor
-INK, PALE = "#1c2430", "#5a6573"
+HEIGHT, STEP = 6, 9.6  # of a room; from floor to floor
 
 
 def files(package: str) -> list[Path]:
@@ -54,73 +52,42 @@ def imported(path: Path) -> set[str]:
     return found
 
 
-def arrows() -> Counter[tuple[str, str]]:
-    """How many files of one room import another room, by (importing, imported)."""
+def arrows() -> set[tuple[str, str]]:
+    """(room, another room that it imports)"""
     rooms = {room for floor in FLOORS for room in floor}
-    return Counter(
-        (room, other)
-        for room in rooms
-        for path in files(room)
-        for other in imported(path) & rooms - {room}
-    )
+    found = {(room, other) for room in rooms for path in files(room) for other in imported(path)}
+    return {(room, other) for room, other in found if other in rooms - {room}}
 
 
 def drawn() -> list[tuple[str, str]]:
     """The arrows without those that others imply."""
-    below: dict[str, set[str]] = {}
-    for upper, lower in arrows():
-        below.setdefault(upper, set()).add(lower)
-
-    def reached(room: str) -> set[str]:
-        return {room}.union(*map(reached, below.get(room, ())))
-
-    return [
-        (upper, lower)
-        for upper, rooms in sorted(below.items())
-        for lower in sorted(rooms)
-        if not any(lower in reached(other) for other in rooms - {lower})
-    ]
+    direct, implied = arrows(), set()
+    paths = direct
+    for _ in FLOORS:
+        paths = {(start, end) for start, by in paths for room, end in direct if by == room}
+        implied |= paths
+    return sorted(direct - implied)
 
 
 def main() -> None:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 7.8))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_xlim(0, 100)
-    axes.set_ylim(-1, STEP * len(FLOORS) - 1)
-    axes.axis("off")
+    figure, axes = canvas(100, STEP * len(FLOORS))
     places = {
-        room: (x, STEP * level + HEIGHT / 2)
+        room: (x, STEP * (level + 0.5))
         for level, floor in enumerate(FLOORS)
         for room, x in floor.items()
     }
-    style = {"arrowstyle": "-|>", "color": PALE, "linewidth": 1.4, "mutation_scale": 14}
     for upper, lower in drawn():
-        x, y = places[lower]
-        x = places[upper][0] if lower == "data_utils" else x  # as wide as the house
-        start = places[upper][0], places[upper][1] - HEIGHT / 2
-        axes.annotate("", xy=(x, y + HEIGHT / 2), xytext=start, arrowprops=style)
+        start, (x, y) = places[upper], places[lower]
+        x = start[0] if lower == "data_utils" else x  # which is as wide as the house
+        arrow(axes, (start[0], start[1] - HEIGHT / 2), (x, y + HEIGHT / 2))
     for level, floor in enumerate(FLOORS):
         for room in floor:
-            draw_room(axes, room, places[room], f"C{level}")
-    save(TARGET, png(figure))
-    print(TARGET)
-
-
-def draw_room(axes, room: str, place: tuple[float, float], tint: str) -> None:
-    """A box with the room's name and its lines of Python."""
-    from matplotlib.patches import FancyBboxPatch
-
-    x, y = place
-    width = 96 if room == "data_utils" else WIDTH
-    corner = x - width / 2, y - HEIGHT / 2
-    style = {"boxstyle": "round,pad=0,rounding_size=0.7", "facecolor": "white", "linewidth": 1.8}
-    axes.add_patch(FancyBboxPatch(corner, width, HEIGHT, edgecolor=tint, **style))
-    lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files(room))
-    style = {"ha": "center", "va": "center", "color": INK}
-    axes.text(x, y + 1.1, room, fontsize=13, weight="bold", **style)
-    axes.text(x, y - 1.4, f"{lines:,} lines", fontsize=9, **style)
+            x, y = places[room]
+            box(axes, x, y, 96 if room == "data_utils" else 22, HEIGHT, f"C{level}")
+            lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files(room))
+            write(axes, x, y + 1.1, room, 13, weight="bold")
+            write(axes, x, y - 1.4, f"{lines:,} lines", 9)
+    save(Path(__file__).with_name("house.png"), png(figure))
 
 
 if __name__ == "__main__":

@@ -1,25 +1,20 @@
-"""A corpus's sources, on the terminal and as corpus.html with bar charts."""
+"""A corpus's sources, on the terminal and as corpus.html."""
 
 from pathlib import Path
 
-from reports import html_page, plots, terminal
+from reports import html_page, terminal
 from reports.files import save
-from reports.page import Column, Page, Picture, Table, Text
+from reports.page import Column, Page, Table, Text
 from tokenization.source_table import COLUMNS
 
 NAME = "corpus.html"
 SHOWN = ("documents", "bytes", "tokens", "sequences", "mean_length", "tokens_left", "cut")
 RARE = ("empty", "literal_eos", "not_nfc", "tokens_dropped")  # shown where there are any
-BARS = (
-    ("bytes", "Bytes of text per source"),
-    ("sequences", "Sequences per source"),
-    ("mean_length", "Mean length of a sequence in tokens"),
-)
 
 
 def print_table(counts: dict, report: dict) -> None:
     """Show what the corpus holds; counts, report: of its manifest."""
-    print(terminal.render(page(counts, report, pictures=False)))
+    print(terminal.render(page(counts, report)))
 
 
 def write(folder: Path, counts: dict, report: dict) -> None:
@@ -27,7 +22,7 @@ def write(folder: Path, counts: dict, report: dict) -> None:
     save(folder / NAME, html_page.render(page(counts, report)))
 
 
-def page(counts: dict, report: dict, *, pictures: bool = True) -> Page:
+def page(counts: dict, report: dict) -> Page:
     """The page of a corpus; its title does not name the folder: equal corpora have equal files."""
     rows = [
         {**row, "source": source, "mean_length": row["sequence_tokens"] / max(row["sequences"], 1)}
@@ -47,19 +42,6 @@ def page(counts: dict, report: dict, *, pictures: bool = True) -> Page:
     if counts["bad_lines"]:
         lines = [f"{file} line {number} {reason}" for file, number, reason in report["bad_lines"]]
         notes.append(f"{counts['bad_lines']:,} bad lines were skipped:\n  " + "\n  ".join(lines))
-    origin = "report.sources in manifest.json"
-    drawn = [Picture(bars(rows, name), title, origin) for name, title in BARS] if pictures else []
     title = f"Corpus: {counts['sequences']:,} sequences from {len(rows)} sources"
-    notes = [Text(note, "note") for note in notes]
-    return Page(title, [Table(rows, columns, origin), Text(summary), *notes, *drawn])
-
-
-def bars(rows: list[dict], name: str) -> bytes:
-    """One horizontal bar per source, the largest on top, as PNG."""
-    ordered = sorted(rows, key=lambda row: row[name])
-    figure, axes = plots.new_plot(8, 1 + 0.26 * len(rows))
-    drawn = axes.barh(range(len(rows)), [row[name] for row in ordered], color=plots.KEPT)
-    axes.bar_label(drawn, fmt="{:,.0f}", padding=3, fontsize=8)
-    axes.set_yticks(range(len(rows)), [plots.label(row["source"]) for row in ordered])
-    axes.margins(x=0.12)
-    return plots.png(figure)
+    table = Table(rows, columns, "report.sources in manifest.json")
+    return Page(title, [table, Text(summary), *(Text(note, "note") for note in notes)])

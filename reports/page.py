@@ -3,9 +3,12 @@
 reports/html_page.py renders a page as one self-contained HTML file, reports/terminal.py as text.
 """
 
-import unicodedata
+import re
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
+
+# Characters that are invisible or turn the text around them; line ends and tabs are fine.
+HIDDEN = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class Column(NamedTuple):
@@ -90,17 +93,4 @@ def percent(value: float) -> str:
 
 def visible(words: object) -> str:
     """The words with plain line ends; control and direction characters become replacement marks."""
-    words = str(words).replace("\r\n", "\n")
-    return "".join("\ufffd" if is_control(c) else c for c in words)
-
-
-def is_control(character: str) -> bool:
-    """Whether a character is invisible or turns the text around it; line ends and tabs are fine."""
-    if character in "\n\t":
-        return False
-    kind = unicodedata.category(character)
-    return (
-        kind in ("Cc", "Cs")
-        or "\u202a" <= character <= "\u202e"
-        or "\u2066" <= character <= "\u2069"
-    )
+    return HIDDEN.sub("\ufffd", str(words).replace("\r\n", "\n"))

@@ -4,7 +4,7 @@ import io
 
 from reports.page import visible
 
-KEPT, DROPPED, GREY = "#2a7f62", "#c0563b", "#8b95a1"
+KEPT, DROPPED = "#2a7f62", "#c0563b"
 
 
 def new_plot(width: float, height: float):

@@ -1,10 +1,8 @@
-"""Decoded examples of a selection: from the top, from the bottom and at points in between."""
+"""Decoded examples of a selection: from the top, around the threshold and from the bottom."""
 
 from data_utils.tokenizer import load_tokenizer
 from reports.page import Example, visible
-from reports.selection_pool import Pool
-
-LONGEST = 6000  # characters of a text that are kept
+from reports.selection_tables import Pool
 
 
 def examples(pool: Pool) -> list[dict]:
@@ -12,29 +10,20 @@ def examples(pool: Pool) -> list[dict]:
     folder = pool.corpus.tokenizer_folder
     tokenizer = load_tokenizer(folder) if folder else None
     found = []
-    columns = zip(*(pool.examples[name].tolist() for name in pool.examples), strict=True)
-    for (rank, place), (row, source, teacher, reference) in zip(
-        pool.places.items(), columns, strict=True
-    ):
-        shard, inside = pool.corpus.locate(row)
-        tokens = pool.corpus.row(row)
-        shown = decode(tokens.tolist(), tokenizer)
-        found.append(
-            {
-                "place": place,
-                "rank": rank + 1,
-                "kept": int(rank < pool.keep),
-                "row": row,
-                "shard": shard.prefix.name,
-                "row_in_shard": inside,
-                "source": pool.names[source],
-                "r": float(pool.r[row]),
-                "teacher_loss": teacher,
-                "reference_loss": reference,
-                "tokens": len(tokens),
-                "text": shown if len(shown) <= LONGEST else shown[:LONGEST] + " …",
-            }
-        )
+    for number, (rank, place) in enumerate(pool.places.items()):
+        values = {name: column[number].item() for name, column in pool.examples.items()}
+        shard, inside = pool.corpus.locate(values["row"])
+        row = {
+            **values,
+            "place": place,
+            "rank": rank + 1,
+            "kept": int(rank < pool.keep),
+            "shard": shard.prefix.name,
+            "row_in_shard": inside,
+            "source": pool.names[values["source"]],
+            "text": decode(pool.corpus.row(values["row"]).tolist(), tokenizer),
+        }
+        found.append(row)
     return found
 
 

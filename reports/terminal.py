@@ -20,16 +20,11 @@ def render(page: Page) -> str:
 
 
 def table(rows: Sequence[dict], columns: Sequence[Column]) -> str:
-    """A table with aligned columns; numbers stand at the right."""
-    cells = [[column.title for column in columns]]
-    cells += [[" ".join(visible(c.cell(row)).split()) for c in columns] for row in rows]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
-    cells.insert(1, ["-" * width for width in widths])
-    lines = []
-    for line in cells:
-        padded = [
-            cell.rjust(width) if column.show else cell.ljust(width)
-            for cell, width, column in zip(line, widths, columns, strict=True)
-        ]
-        lines.append("  ".join(padded).rstrip())
-    return "\n".join(lines)
+    """A table with aligned columns, numbers to the right."""
+    aligned = []
+    for column in columns:
+        cells = [" ".join(visible(column.cell(row)).split()) for row in rows]
+        width = max(map(len, [column.title, *cells]))
+        align = ">" if column.show else "<"
+        aligned.append([f"{cell:{align}{width}}" for cell in (column.title, "-" * width, *cells)])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*aligned, strict=True))

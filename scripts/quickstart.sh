@@ -73,7 +73,7 @@ stage "Held-out loss: random half" results/eval/lm/random_half.json \
 
 echo
 "$PYTHON" "$CODE/eval/compare.py" "$BASE" \
-  --runs "better_half=$STUDENT,random_half=$CONTROL_STUDENT" --control random_half \
-  --scores "$SCORES/diff-$TEACHER_NAME-$REF_NAME" --planted "planted noise" \
+  --runs "better_half=$STUDENT,random_half=$CONTROL_STUDENT" \
+  --scores "$SCORES/diff-$TEACHER_NAME-$REF_NAME" \
   --stages stages.tsv --report report.html
 echo "The pipeline took $((SECONDS - started)) s. Report: $BASE/report.html"

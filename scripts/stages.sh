@@ -7,7 +7,7 @@ touch "$STAGES"
 # Names, sizes and teacher: the same for all launchers of a pipeline on one machine.
 settings=(TOKENIZER_NAME=smollm2 MAX_LENGTH=129 TEACHER_NAME=smollm2_135M REF_NAME=llama_5M
   TOKENIZER_PATH=checkpoints/smollm2/135M PRECISION=fp32 NPROC=1 GLOBAL_BATCH=8 MICRO_BATCH=8
-  LR=2e-3 LR_MIN=2e-4 WARMUP_STEPS=8 LOG_EVERY=1)
+  LR=2e-3 LR_MIN=2e-4 WARMUP_STEPS=8 LOG_EVERY=1 DATA_NAME=pile RATIO=0.5)
 
 # prepare: install what the stages need and export the settings.
 prepare() {

@@ -13,6 +13,7 @@ import pytest
 from benchmarks import real_input
 from data_utils import artefact
 from data_utils.artefact_writer import Output
+from data_utils.elastic import ElasticJob
 from data_utils.errors import EnvironmentFault
 from data_utils.program import CODE_ROOT
 from data_utils.shards import token_type, write_shard
@@ -141,8 +142,8 @@ def content(folder: Path) -> dict[str, str]:
     """The checksum of each file of a finished corpus, verified, and its fingerprint."""
     manifest = artefact.require(folder, "corpus", "", contents=True)
     assert manifest is not None
-    files = {entry["name"]: entry["sha256"] for entry in manifest["files"]}
-    return {**files, "fingerprint": manifest["fingerprint"]}
+    files = {entry["name"]: entry["sha256"] for entry in manifest.files}
+    return {**files, "fingerprint": manifest.fingerprint}
 
 
 def save_scores(
@@ -150,7 +151,6 @@ def save_scores(
     **changes: object,
 ) -> Path:  # fmt: skip
     """A finished store of these scores; model: a folder beside it, or a name for one."""
-    from miniplm.scores import write_store
 
     sums, counts = np.array(sums, np.float32), np.array(counts, np.int32)
     content = {"type": "log-probabilities", "shards": [0, 1], "block_size": 4, **changes}
@@ -160,10 +160,20 @@ def save_scores(
         "corpus": (corpus, artefact.identity(corpus, "corpus", "")),
         "model": (place, {"kind": "model", **known}),
     }
-    output = Output(folder, "scores", "tests", content, {}, inputs).begin()
-    size = content["block_size"]
-    parts = [slice(start, start + size) for start in range(0, len(sums), size)]
-    write_store(output, [(sums[part], counts[part], "CPU, fp32") for part in parts], first_row)
+
+    def block(rows: np.ndarray, _: object) -> dict[str, np.ndarray]:
+        return {"sum": sums[rows], "count": counts[rows]}
+
+    job = ElasticJob(
+        Output(folder, "scores", "tests", content, {}, inputs),
+        rows=len(sums),
+        block_size=content["block_size"],
+        first_row=first_row,
+        quiet=True,
+    )
+    counted = {"without_counted_tokens": int((counts == 0).sum())}
+    counted |= {"counted_tokens": int(counts.sum()), "seen_in_training": False}
+    job.run(lambda: (block, "CPU, fp32"), lambda *_: {}, **counted)
     return folder
 
 

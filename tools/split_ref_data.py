@@ -2,7 +2,7 @@
 
     python3 tools/split_ref_data.py BASE_PATH [--shards 240:246]
 
-Reads BASE_PATH/processed_data/pretrain/pile/qwen-1025, writes .../pile_ref/qwen-1025 with hard
+Reads BASE_PATH/processed_data/pretrain/pile/qwen-1025; writes .../pile_ref/qwen-1025 with hard
 links (symbolic ones where the file system has none). These shards must never be scored.
 """
 
@@ -30,7 +30,7 @@ from data_utils.tokenizer import copy_tokenizer
 class Settings:
     """Make the reference model's part of the corpus."""
 
-    base_path: str = flag(".", "where processed_data/ lies")
+    base_path: str = flag(".", "folder of processed_data/")
     data_dir: str = flag("processed_data/pretrain/pile/qwen-1025", "the whole corpus")
     save: str = flag("processed_data/pretrain/pile_ref/qwen-1025", "the reference's part")
     shards: str = flag("240:246", "its shards, FIRST:LAST (REF_SHARDS)")
@@ -43,11 +43,11 @@ def main() -> None:
     first, last = shard_range(settings.shards)
     if last > corpus.all_shards:
         raise InputError(
-            f"REF_SHARDS={settings.shards} is more than the corpus has",
+            f"REF_SHARDS={settings.shards}: the corpus does not have these shards",
             where=corpus.folder,
             expected=f"at most 0:{corpus.all_shards}",
             found=settings.shards,
-            fix="choose REF_SHARDS outside SCORE_SHARDS, or tokenise with a smaller SHARD_SIZE",
+            fix="choose REF_SHARDS outside SCORE_SHARDS, or tokenize with a smaller SHARD_SIZE",
         )
     output = Output(
         folder=under(base, settings.save),
@@ -64,7 +64,7 @@ def main() -> None:
 def split(part: Corpus, output: Output) -> None:
     """Link the part's files under new numbers and write the manifest."""
     files, linked = [], {}
-    known = {entry["name"]: entry for entry in (part.manifest or {"files": []})["files"]}
+    known = {entry["name"]: entry for entry in (part.manifest.files if part.manifest else [])}
     names = (f"{part.split}_{{}}.bin", f"{part.split}_{{}}.idx")
     names += ("domain_{}.npy", "source_row_{}.npy")
     for number in range(len(part.shards)):
@@ -80,16 +80,16 @@ def split(part: Corpus, output: Output) -> None:
     counts = {
         "shards": len(part.shards),
         "sequences": len(part),
-        "tokens": int(sum(shard.lengths.sum(dtype="int64") for shard in part.shards)),
+        "tokens": sum(shard.size for shard in part.shards),
         "domains": part.domains,
     }
     output.finish(files, counts, linked=linked)
 
 
 def link(source: Path, target: Path) -> None:
-    """A hard link, where that fails a relative symbolic one, where that does a copy.
+    """Make a hard link, else a relative symbolic link, else a copy.
 
-    Both folders may be reached through links, which a relative one does not go back through.
+    Both folders may be reached through links, which a relative link does not lead back through.
     """
     target.unlink(missing_ok=True)
     source, target = source.resolve(), target.parent.resolve() / target.name

@@ -1,11 +1,11 @@
 """What a selection made of planted noise and boiler-plate, and what students gained by it.
 
     bash scripts/experiments/planted_noise.sh BASE_PATH     # makes everything that is read here
-    python3 experiments/planted_noise/results.py BASE_PATH [--shares "0 0.1"] [--seeds "1 2"]
+    python3 experiments/planted_noise/results.py BASE_PATH [--shares 0 0.1] [--seeds 1 2]
 
-Reads the reports of the selections and the better halves, the students and their held-out losses.
-Prints the tables; writes BASE_PATH/results/planted_noise: report.html (needs no other file),
-gain.png, gain.csv, keep_rates.csv and result.json.
+Reads the selections' reports, the better halves, the students and their held-out losses. Prints the
+tables; writes report.html (needs no other file), gain.png, gain.csv and keep_rates.csv to
+BASE_PATH/results/planted_noise.
 """
 
 import sys
@@ -17,24 +17,40 @@ if __name__ == "__main__":
 
     use_project_python()
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from data_utils import artefact, atomic_files
-from data_utils.corpus import Corpus, recorded_corpus
+from data_utils import artefact
+from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
-from eval.compare import Run, check_comparable, paired_difference, read_run
-from eval.compare_page import read_selection
-from experiments.planted_noise import page
+from eval.compare import paired_difference, read_runs, read_selection, verdict
 from experiments.planted_noise.plant import BOILERPLATE, NOISE
-from reports import html_page, terminal
+from reports import html_page, plots, terminal
 from reports.files import save, write_csv
+from reports.page import Column, Findings, Page, Picture, Table, decimal, integer, percent, signed
 
 EXPERIMENT = "run scripts/experiments/planted_noise.sh to its end"
+CORPUS, DIFFERENCE = "smollm2-129", "diff-smollm2_135M-llama_5M"  # names in the script
 ORDINARY = "ordinary text"
+KEEP_RATES = (
+    Column("source", "source"),
+    Column("sequences", "scored", integer),
+    Column("kept", "kept", integer),
+    Column("keep_rate", "keep rate", percent),
+    Column("low", "95 % from", percent),
+    Column("high", "to", percent),
+    Column("mean_r", "mean r", decimal),
+)
+CAPTION = (
+    "Gain: held-out loss of students on a random half minus that of students on the better half, "
+    "nats per token. Bars and low, high: Student's 95 % interval over the held-out sequences, for "
+    "the mean of the seeds. Dots: seeds (of the initial weights and the random half; reference and "
+    "plant are the same for all). seed low, seed high: the interval over the seeds. What leaving "
+    "the noise out is worth is the difference to the gain at no noise. All copies of the "
+    "boiler-plate have one r and are kept or dropped together."
+)
 
 
 @dataclass
@@ -42,94 +58,58 @@ class Settings:
     """Gather the results of the experiment with planted sequences."""
 
     base_path: str = flag(".", "BASE_PATH of the experiment")
-    shares: str = flag("0 0.1 0.3 0.5", "shares of noise, separated by spaces")
-    seeds: str = flag("1 2 3", "seeds of the students, separated by spaces")
-    teacher_name: str = flag("smollm2_135M", "the teacher's store")
-    ref_name: str = flag("llama_5M", "the reference's store")
-    corpus_name: str = flag("smollm2-129", "last part of the corpora's folders")
-    save: str = flag("results/planted_noise", "folder of the results")
-
-    def __post_init__(self) -> None:
-        if not self.shares.split() or not self.seeds.split():
-            raise ValueError("--shares and --seeds name at least one each")
-        if any(not 0 <= float(share) <= 1 for share in self.shares.split()):
-            raise ValueError("--shares are numbers from 0 to 1")
+    shares: list[str] = flag(["0", "0.1", "0.3", "0.5"], "shares of noise")
+    seeds: list[str] = flag(["1", "2", "3"], "seeds of the students")
 
 
 def main() -> None:
     settings = parse(Settings, positional="base_path")
     base = base_folder(settings.base_path)
-    groups, sources = keep_rates(base, "planted", settings)
-    gains = [gain_row(base, share, settings) for share in settings.shares.split()]
-    result = {
-        "keep_rates": groups,
-        "sources": sources,
-        "gain": gains,
-        "findings": [*keep_findings(groups), *(gain_finding(row) for row in gains)],
-    }
-    folder = under(base, settings.save)
+    rates = keep_rates(base, "planted")
+    gains = [gain_row(base, share, settings.seeds) for share in settings.shares]
+    png = draw_gains(gains)
+    shown = {"noise": percent, "better_loss": decimal, "random_loss": decimal}
+    columns = [Column(n, n.replace("_", " "), shown.get(n, signed)) for n in gains[0]]
+    blocks = [
+        Findings([*keep_findings(rates), *map(gain_finding, gains)]),
+        Picture(png, CAPTION, "gain.csv"),
+        Table(gains, columns, "gain.csv"),
+        Table(rates, KEEP_RATES, "keep_rates.csv"),
+    ]
+    page = Page("Planted noise: what selection keeps, and what students gain", blocks)
+    folder = under(base, "results/planted_noise")
     folder.mkdir(parents=True, exist_ok=True)
-    png = page.draw_gain(gains)
-    shown = page.page(result, png)
-    write_csv(folder / "keep_rates.csv", [*groups, *sources])
+    write_csv(folder / "keep_rates.csv", rates)
     write_csv(folder / "gain.csv", gains)
     save(folder / "gain.png", png)
-    save(folder / "report.html", html_page.render(shown))
-    atomic_files.write_json(folder / "result.json", result)
-    print(f"{terminal.render(shown)}\n\nReport: {folder / 'report.html'}")
+    save(folder / "report.html", html_page.render(page))
+    print(f"{terminal.render(page)}\n\nReport: {folder / 'report.html'}")
 
 
-def keep_rates(base: Path, name: str, settings: Settings) -> tuple[list[dict], list[dict]]:
-    """Rows (ordinary text and what is planted; each source of ordinary text) of a planted corpus.
+def keep_rates(base: Path, name: str) -> list[dict]:
+    """One row per source of a planted corpus, from its selection's report; ordinary text first.
 
-    From the report of its selection, which must be the one that the better half was made by.
+    InputError if the better half is not the one that the report is about.
     """
-    half = Corpus(under(base, f"processed_data/pretrain/{name}-better_half/{settings.corpus_name}"))
-    scores = under(base, f"results/scores/{name}/{settings.corpus_name}")
-    store = scores / f"diff-{settings.teacher_name}-{settings.ref_name}"
-    rows = read_selection(store, []).sources
-    expected = artefact.identity(store, "scores", EXPERIMENT)["fingerprint"], total(rows, "kept")
-    found = half.manifest["inputs"]["scores"]["fingerprint"], len(half)
-    if found != expected:
-        raise InputError(
-            "the better half is not the one that the scores select",
-            where=half.folder,
-            expected=f"{expected[1]} sequences by {expected[0][:12]}",
-            found=f"{found[1]} sequences by {found[0][:12]}",
-            fix=f"remove this folder and {EXPERIMENT}",
-        )
-    planted = [row for row in rows if row["source"] in (NOISE, BOILERPLATE)]
-    planted.sort(key=lambda row: row["source"] == BOILERPLATE)
-    ordinary = [row for row in rows if row not in planted]
-    whole = [keep_row(ORDINARY, ordinary)] if ordinary else []
-    return whole + each(planted), each(ordinary)
-
-
-def each(rows: list[dict]) -> list[dict]:
-    """A row of the table of keep rates for each row of a report's sources."""
-    return [keep_row(row["source"], [row]) for row in rows]
-
-
-def total(rows: list[dict], name: str) -> int:
-    """The sum of a column of counts."""
-    return int(sum(row[name] for row in rows))
+    store = under(base, f"results/scores/{name}/{CORPUS}/{DIFFERENCE}")
+    half = Corpus(under(base, f"processed_data/pretrain/{name}-better_half/{CORPUS}"))
+    sources = read_selection(store)
+    scores = artefact.identity(store, "scores", EXPERIMENT)["fingerprint"]
+    kept = sum(row["kept"] for row in sources)
+    if (half.manifest.input_fingerprint("scores"), len(half)) != (scores, kept):
+        what = "the better half is not the one that the scores select"
+        raise InputError(what, where=half.folder, fix=f"remove this folder and {EXPERIMENT}")
+    ordinary = [row for row in sources if row["source"] not in (NOISE, BOILERPLATE)]
+    return [keep_row(ORDINARY, ordinary), *(keep_row(row["source"], [row]) for row in sources)]
 
 
 def keep_row(source: str, rows: list[dict]) -> dict:
-    """A row of the table of keep rates: these sources of the report together."""
-    sequences, kept = total(rows, "sequences"), total(rows, "kept")
-    low, high = wilson(kept, sequences)
-    found = {"source": source, "sequences": sequences, "kept": kept}
-    found |= {"keep_rate": kept / sequences, "low": low, "high": high}
-    weights = [row["sequences"] for row in rows]
-    for name in ("mean_r", "mean_teacher_loss", "mean_reference_loss"):
-        found[name] = float(np.average([row[name] for row in rows], weights=weights))
+    """A row of the keep rates: these sources of the report together."""
+    sequences, kept = (int(sum(row[name] for row in rows)) for name in ("sequences", "kept"))
+    found = {"source": source, "sequences": sequences, "kept": kept, "keep_rate": kept / sequences}
+    found["low"], found["high"] = wilson(kept, sequences)
+    found["mean_r"] = sum(row["mean_r"] * row["sequences"] for row in rows) / sequences
     return found
-
-
-def mean(values: np.ndarray) -> float:
-    """The mean; NaN of no values."""
-    return float(values.mean()) if len(values) else np.nan
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
@@ -140,112 +120,59 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def gain_row(base: Path, share: str, settings: Settings) -> dict:
-    """A row of the table of gains: the random half's held-out loss minus the better half's.
+def gain_row(base: Path, share: str, seeds: list[str]) -> dict:
+    """A row of the gains: the random half's held-out loss minus the better half's.
 
     low, high: Student's 95 % interval over the held-out sequences, of the mean over the seeds;
-    seed_low, seed_high: the one over the seeds, of the mean over the sequences.
+    seed_low, seed_high: over the seeds, of the mean over the sequences (NaN for one seed).
     """
-    groups, _ = keep_rates(base, f"noise-{share}", settings)
-    pairs = [read_pair(base, share, seed) for seed in settings.seeds.split()]
-    better, random = (np.array([run.losses for run in runs]) for runs in zip(*pairs, strict=True))
-    gain, low, high = paired_difference(random.mean(axis=0), better.mean(axis=0))
+    halves = [f"noise-{share}-{half}_half-seed" for half in ("better", "random")]
+    names = [half + seed for half in halves for seed in seeds]
+    runs = read_runs(base, {name: f"results/students/{name}" for name in names})
+    better, random = np.split(np.array([run.losses for run in runs]), 2)  # [seeds, sequences]
+    found = {"noise": float(share), "better_loss": better.mean(), "random_loss": random.mean()}
+    gain = paired_difference(random.mean(axis=0), better.mean(axis=0))
+    found |= zip(("gain", "low", "high"), gain, strict=True)
     by_seed = random.mean(axis=1), better.mean(axis=1)
-    _, seed_low, seed_high = paired_difference(*by_seed) if len(pairs) > 1 else [np.nan] * 3
-    noise = next((row for row in groups if row["source"] == NOISE), {"sequences": 0, "kept": 0})
-    sources = by_source(base, pairs[0][0], (random - better).mean(axis=0))
-    return {
-        "share": float(share),
-        "scored": total(groups, "sequences"),
-        "noise_scored": noise["sequences"],
-        "noise_kept": noise["kept"],
-        "noise_in_better_half": noise["kept"] / total(groups, "kept"),
-        "noise_in_random_half": float(np.mean([noise_share(run) for _, run in pairs])),
-        "better_loss": float(better.mean()),
-        "random_loss": float(random.mean()),
-        "gain": gain,
-        "low": low,
-        "high": high,
-        "seed_low": seed_low,
-        "seed_high": seed_high,
-        "held_out_sequences": better.shape[1],
-        **{
-            f"gain_seed_{seed}": float(theirs - ours)
-            for seed, theirs, ours in zip(settings.seeds.split(), *by_seed, strict=True)
-        },
-        **{f"gain {source}": gain for source, gain in sources.items()},
+    spread = paired_difference(*by_seed) if len(seeds) > 1 else [np.nan] * 3
+    found |= zip(("seed_low", "seed_high"), spread[1:], strict=True)
+    return found | {
+        f"seed {seed}": g for seed, g in zip(seeds, by_seed[0] - by_seed[1], strict=True)
     }
 
 
-def read_pair(base: Path, share: str, seed: str) -> tuple[Run, Run]:
-    """The students of one share and seed: (better half, random half)."""
-    results = under(base, "results/eval/lm")
-    names = [f"noise-{share}-{half}_half-seed{seed}" for half in ("better", "random")]
-    better, random = (
-        read_run(name, under(base, f"results/students/{name}"), results) for name in names
-    )
-    check_comparable(better, random, results)
-    return better, random
-
-
-def by_source(base: Path, run: Run, gains: np.ndarray) -> dict[str, float]:
-    """Mean of the held-out sequences' gains, [n], by their source."""
-    fix = f"remove results/eval/lm and {EXPERIMENT}"
-    corpus = recorded_corpus(base, run.result["corpus"], "of the held-out losses", fix)
-    domains = corpus.side("domain", np.arange(len(gains)))
-    return {source: mean(gains[domains == number]) for number, source in enumerate(corpus.domains)}
-
-
-def noise_share(run: Run) -> float:
-    """Share of planted noise among the sequences of a student's corpus."""
-    entry = run.manifest["inputs"]["corpus"]
-    corpus = recorded_corpus(run.folder, entry, f"that {run.name} was trained on", EXPERIMENT)
-    noise = corpus.domains.index(NOISE)
-    return float((corpus.side("domain", np.arange(len(corpus))) == noise).mean())
-
-
-def keep_findings(groups: list[dict]) -> list[str]:
-    """What became of the planted rows, against ordinary text."""
-    rows = {row["source"]: row for row in groups}
-    ordinary = rows.pop(ORDINARY)
-    goals: dict[str, tuple[str, Callable[[dict], bool]]] = {
-        NOISE: ("under a tenth of that", lambda row: row["high"] < ordinary["low"] / 10),
-        BOILERPLATE: ("clearly under it", lambda row: row["high"] < ordinary["low"]),
-    }
-    found = [f"Of {ORDINARY} {rate(ordinary)} is kept."]
-    for source, row in rows.items():
-        words, reached = goals[source]
-        ratio = row["keep_rate"] / ordinary["keep_rate"] if ordinary["kept"] else np.nan
-        found.append(
-            f"Of {source} {rate(row)} is kept, {ratio:.2f} times the rate of {ORDINARY}: "
-            f"{'' if reached(row) else 'not '}{words}, intervals included."
-        )
-    return found
-
-
-def rate(row: dict) -> str:
-    """12.3 % (95 % interval 10.1 to 14.0 %, 50 of 400)"""
-    return (
-        f"{100 * row['keep_rate']:.1f} % (95 % interval {100 * row['low']:.1f} to "
-        f"{100 * row['high']:.1f} %, {row['kept']:,} of {row['sequences']:,})"
-    )
+def keep_findings(rates: list[dict]) -> list[str]:
+    """Whether the planted sources are kept less than ordinary text, in a sentence each."""
+    ordinary = rates[0]
+    return [
+        f"Of {row['source']} {percent(row['keep_rate'])} is kept, "
+        f"{'' if row['high'] < ordinary['low'] else 'not clearly '}less than of {ORDINARY} "
+        f"({percent(ordinary['keep_rate'])})."
+        for row in rates
+        if row["source"] in (NOISE, BOILERPLATE)
+    ]
 
 
 def gain_finding(row: dict) -> str:
-    """Who is ahead at a share of noise."""
-    side = "ahead of" if row["gain"] > 0 else "behind"
-    if row["low"] <= 0 <= row["high"]:
-        words = "not distinguishable from those on a random half"
-    elif row["seed_low"] <= 0 <= row["seed_high"]:
-        words = f"{side} those on a random half, but not by more than seeds do"
-    else:
-        words = f"{side} those on a random half"
-    return (
-        f"With {100 * row['share']:.0f} % of noise students on the better half are {words}: "
-        f"{row['gain']:+.3f} nats per token (95 % interval over the held-out sequences "
-        f"{row['low']:+.3f} to {row['high']:+.3f}, over the seeds {row['seed_low']:+.3f} to "
-        f"{row['seed_high']:+.3f})."
-    )
+    """What the gain at a share of noise says, in a sentence."""
+    words = verdict("the better half", "a random half", -row["gain"], -row["high"], -row["low"])
+    seeds = row["seed_low"] <= 0 <= row["seed_high"]
+    return f"{percent(row['noise'])} noise: {words}{' Seeds alone can do that.' if seeds else ''}"
+
+
+def draw_gains(gains: list[dict]) -> bytes:
+    """The gains over the share of noise, as PNG."""
+    figure, axes = plots.new_plot(8, 4.4)
+    names = ("noise", "gain", "low", "high")
+    share, gain, low, high = (np.array([row[name] for row in gains]) for name in names)
+    axes.axhline(0, color="black", linewidth=0.8)
+    axes.errorbar(100 * share, gain, [gain - low, high - gain], fmt="o-", capsize=4)
+    for name in gains[0]:
+        if name.startswith("seed "):
+            axes.plot(100 * share + 0.8, [row[name] for row in gains], "o", color="#e0a526")
+    axes.set_xlabel("share of the sequences that is planted noise, %")
+    axes.set_ylabel("gain of the better half, nats per token")
+    return plots.png(figure)
 
 
 if __name__ == "__main__":

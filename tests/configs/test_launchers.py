@@ -10,7 +10,7 @@ import pytest
 
 from data_utils.program import CODE_ROOT
 from eval import lm
-from miniplm import score_job, selection
+from miniplm import score, selection
 from pretrain.settings import TrainSettings
 from tools import convert_tokenization, split_ref_data
 from tools.process_data import tokenize_pile
@@ -87,7 +87,7 @@ COMMANDS = {  # launcher: program, its flags
 }
 SETTINGS = {  # program: its settings, and the variables of other names
     "pretrain/train.py": (TrainSettings, {}),
-    "miniplm/score.py": (score_job.Settings, {"shards": "SCORE_SHARDS"}),
+    "miniplm/score.py": (score.Settings, {"shards": "SCORE_SHARDS"}),
     "tools/process_data/tokenize_pile.py": (tokenize_pile.Settings, {"data_dir": "TEXT"}),
     "tools/convert_tokenization.py": (convert_tokenization.Settings, {}),
     "eval/lm.py": (lm.Settings, {}),
@@ -159,7 +159,7 @@ def test_the_numbers_of_programs_without_a_launcher():
     text = tokenize_pile.Settings()
     assert (text.max_length, text.shard_size, text.add_bos) == (1025, 1_000_000, False)
     assert selection.Settings().shard_size == 1_000_000
-    scoring = score_job.Settings()
+    scoring = score.Settings()
     assert (scoring.shards, scoring.tokens_per_batch) == ("0:200", 16 * 1024)
     assert split_ref_data.Settings().shards == "240:246"
 

@@ -1,8 +1,6 @@
 """eval/compare.py: the paired interval, the verdicts, the tables, and what it refuses."""
 
-import csv
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,7 @@ from data_utils import atomic_files
 from data_utils.artefact_writer import Output
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
-from eval import compare, compare_page
+from eval import compare
 from miniplm import difference
 from reports import selection_report
 from tests import make
@@ -28,12 +26,9 @@ def save_run(base: Path, name: str, corpus: Path, losses: np.ndarray, seed: int 
         folder, "model", "tests", {"seed": seed, "lr": 1e-3}, {}, {"corpus": (corpus, identity)}
     ).begin()
     (folder / "model.safetensors").write_text(name)
-    lines = [{"step": s, "loss": 9 - 0.1 * s} for s in range(1, STEPS + 1)]
-    lines[-1]["valid_loss"] = 8.5
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    trained_on = {"sequences": STEPS * BATCH, "tokens": 1234}
-    manifest = output.finish(["model.safetensors"], {"step": STEPS}, {"trained_on": trained_on})
-    save_losses(base, name, losses, manifest["fingerprint"])
+    counts = {"step": STEPS, "sequences": STEPS * BATCH, "tokens": 1234}
+    manifest = output.finish(["model.safetensors"], counts)
+    save_losses(base, name, losses, manifest.fingerprint)
     return f"{name}=results/{name}"
 
 
@@ -56,8 +51,7 @@ def save_losses(base: Path, name: str, losses: np.ndarray, model: str, corpus: s
 def base(tmp_path, tokenizer_folder) -> Path:
     """BASE PATH with a corpus, a run on it that is better by 0.1, and a control."""
     base = tmp_path / "with space"
-    rows = make.random_rows(ROWS, 600, 0)
-    corpus = make.save_corpus(base / "corpus", rows, tokenizer_folder)
+    corpus = make.save_corpus(base / "corpus", make.random_rows(ROWS, 600, 0), tokenizer_folder)
     generator = np.random.default_rng(0)
     control = generator.normal(7, 1, 64)
     save_run(base, "control", corpus, control)
@@ -65,7 +59,8 @@ def base(tmp_path, tokenizer_folder) -> Path:
     return base
 
 
-RUNS = "student=results/student,control=results/control"
+RUNS = {"student": "results/student", "control": "results/control"}
+FLAG = ",".join(f"{name}={folder}" for name, folder in RUNS.items())
 
 
 def test_interval_is_student_s_over_the_differences():
@@ -83,148 +78,113 @@ def test_interval_is_student_s_over_the_differences():
 
 
 @pytest.mark.parametrize(
-    ("difference", "half", "says"),
+    ("difference", "half", "beats", "chance", "side"),
     [
-        (-0.1, 0.01, "s is ahead of c by 0.100"),
-        (0.1, 0.01, "s does not beat c: .* 0.100"),
-        (-0.01, 0.02, "s does not beat c beyond chance"),
+        (-0.1, 0.01, True, False, "lower"),
+        (0.1, 0.01, False, False, "higher"),
+        (-0.01, 0.02, False, True, "lower"),
     ],
 )
-def test_verdict_follows_the_sign_and_the_interval(difference, half, says):
-    row = {"student": "s", "difference": difference}
-    row |= {"low": difference - half, "high": difference + half}
-    assert re.match(says, compare.verdict(row, "c"))
+def test_verdict_follows_the_sign_and_the_interval(difference, half, beats, chance, side):
+    said = compare.verdict("s", "c", difference, difference - half, difference + half)
+    assert ("ahead" in said, "not beat" in said) == (beats, not beats)
+    assert ("includes 0" in said) == chance and f"{abs(difference):.3f}" in said and side in said
 
 
 SCORES = {"scores": "scores", "teacher_name": "T", "ref_name": "R"}
 
 
-def save_store(base: Path) -> None:
+def save_store(base: Path) -> Path:
     """A difference store with its report: of 20 rows, the odd ones (source B) have the higher r."""
     for name, means in (("T", np.arange(ROWS) % 2 - 8.0), ("R", np.full(ROWS, -9.0))):
         make.save_scores(base / "scores" / name, base / "corpus", name, means * 5, [5] * ROWS)
     difference.compute(difference.Settings(base_path=str(base), **SCORES))
     selection_report.draw_report(selection_report.Settings(base_path=str(base), **SCORES))
+    return base / "scores/diff-T-R"
 
 
 def test_the_program_prints_and_writes_all_of_it(base):
     save_store(base)
     (base / "stages.tsv").write_text("Corpus\tprocessed\tmake <it>\t12\nTrain\tresults\trun\t75\n")
-    result = make.run(
-        "eval/compare.py", base, "--runs", RUNS, "--control", "control",
-        "--scores", "scores/diff-T-R", "--planted", "A,none",
-        "--stages", "stages.tsv", "--report", "out/report.html",
-    )  # fmt: skip
-    figures = json.loads((base / "out/report.json").read_text())
-    student, control = figures["runs"]
-    losses = [np.load(base / f"results/eval/lm/{name}.npy") for name in ("student", "control")]
-    assert student["difference"] == pytest.approx(float((losses[0] - losses[1]).mean()))
-    assert control["difference"] is None
-    assert student["epochs"] == pytest.approx(STEPS * BATCH / ROWS)
-    assert student["steps"] == STEPS
-    lengths = Corpus(base / "corpus").lengths(np.arange(ROWS))
-    assert student["unique_tokens"] == lengths.sum()  # more than one epoch: the whole corpus
+    flags = ("--runs", FLAG, "--scores", "scores/diff-T-R", "--stages", "stages.tsv")
+    result = make.run("eval/compare.py", base, *flags, "--report", "out/report.html")
     page = (base / "out/report.html").read_text()
-    planted = "50.0 % of the scored sequences were planted (A): 0.0 % of these are kept"
-    for words in ("student is ahead of control by", "a real student", "1 min 27 s", planted):
+    for words in ("student is ahead of control", "0:01:27", "100.0 %"):
         assert words in result.stdout and words in page, words
-    assert "100.0 %" in result.stdout  # source B is kept whole
-    assert page.count("data:image/png;base64,") == 3
     assert "http" not in page and "<script" not in page
-    top = list(csv.DictReader(open(base / "scores/diff-T-R-report/examples.csv")))[0]
-    assert f"rank 1, row {top['row']}" in page
+
+
+def test_the_rows_of_the_table(base, tokenizer_folder):
+    save_run(base, "same", base / "corpus", np.full(64, 7.5))
+    long = make.save_corpus(
+        base / "l", make.random_rows(STEPS * BATCH * 2, 600, 0), tokenizer_folder
+    )
+    save_run(base, "short", long, np.ones(64), seed=11)
+    names = ("student", "short", "same")
+    runs = compare.read_runs(base, {name: f"results/{name}" for name in names})
+    student, short, control = (compare.row(run, runs[-1]) for run in runs)
+    losses = np.load(base / "results/eval/lm/student.npy")
+    assert student["difference"] == pytest.approx(losses.mean() - 7.5)
+    assert control["difference"] == control["low"] == control["high"] == 0
+    assert student["steps"] == STEPS and student["epochs"] == pytest.approx(STEPS * BATCH / ROWS)
+    # More than one epoch: the whole corpus. Less: what was trained on.
+    lengths = Corpus(base / "corpus").lengths(np.arange(ROWS))
+    assert student["unique_tokens"] == lengths.sum()
+    assert (short["unique_tokens"], short["epochs"]) == (1234, 0.5)
+    assert len(compare.findings(runs[0], runs[2])) == 1
+    unequal = compare.findings(runs[1], runs[2])[1]
+    assert "short" in unequal and "unique sequences, seed" in unequal
 
 
 def test_a_report_of_other_scores_is_refused(base):
-    save_store(base)
-    store = base / "scores/diff-T-R"
-    assert compare_page.read_selection(store, []).planted == []
+    store = save_store(base)
+    assert [row["source"] for row in compare.read_selection(store)] == ["B", "A"]
     summary = base / "scores/diff-T-R-report/summary.json"
     summary.write_text(summary.read_text().replace('"scores": "', '"scores": "0'))
     with pytest.raises(InputError, match="diff-T-R-report.*compute_difference_scores.py"):
-        compare_page.read_selection(store, [])
+        compare.read_selection(store)
     summary.unlink()
-    with pytest.raises(InputError, match="no report.*diff-T-R-report"):
-        compare_page.read_selection(store, [])
-
-
-def read(base: Path, name: str) -> compare.Run:
-    return compare.read_run(name, base / "results" / name, base / "results/eval/lm")
-
-
-def test_within_an_epoch_unique_tokens_are_those_trained_on(base, tokenizer_folder):
-    rows = make.random_rows(STEPS * BATCH * 2, 600, 0)
-    corpus = make.save_corpus(base / "large", rows, tokenizer_folder)
-    save_run(base, "short", corpus, np.ones(64))
-    run = read(base, "short")
-    assert (run.unique_tokens, run.unique_sequences, run.epochs) == (1234, STEPS * BATCH, 0.5)
-
-
-def test_unequal_runs_are_named(base):
-    save_run(base, "other", base / "corpus", np.ones(64), seed=11)
-    runs = {name: read(base, name) for name in ("other", "control")}
-    assert compare.unequal(runs, runs["control"]) == ["other and control differ in seed."]
-
-
-def test_losses_of_another_model_are_refused(base):
-    save_losses(base, "student", np.ones(64), "0" * 64)
-    with pytest.raises(InputError, match="held-out losses .*results/student"):
-        read(base, "student")
-
-
-def test_a_damaged_result_is_an_input_error(base):
-    path = base / "results/eval/lm/student.json"
-    path.write_text(path.read_text()[:-20])
-    with pytest.raises(InputError, match="no JSON .*student.json.*lm.sh"):
-        read(base, "student")
-
-
-def test_losses_of_other_sequences_are_refused(base):
-    control, student = read(base, "control"), read(base, "student")
-    student.result["corpus"] = {"fingerprint": "d"}
-    with pytest.raises(InputError, match="different corpora"):
-        compare.check_comparable(student, control, base)
-    student.result["corpus"], student.losses = control.result["corpus"], np.ones(63)
-    with pytest.raises(InputError, match="different numbers of sequences"):
-        compare.check_comparable(student, control, base)
-    control.losses = np.ones(1)
-    with pytest.raises(InputError, match="one held-out sequence"):
-        compare.check_comparable(control, control, base)
-
-
-def test_an_array_that_does_not_fit_its_result_is_refused(base):
-    np.save(base / "results/eval/lm/student.npy", np.ones(64))
-    with pytest.raises(InputError, match="do not belong to the result"):
-        read(base, "student")
+    with pytest.raises(InputError, match="diff-T-R-report.*compute_difference_scores.py"):
+        compare.read_selection(store)
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--runs", "student"], "--runs needs at least two runs"),
-        (["--runs", RUNS, "--control", "nobody"], "--control nobody .*student, control"),
-        (["--runs", "a=x,a=y,b=z"], "--runs names a run twice"),
-    ],
+    ("model", "corpus", "count"),
+    [("0" * 64, "c", 64), ("", "d", 64), ("", "c", 63)],
 )
-def test_wrong_flags_are_explained(flags, message):
-    from data_utils.flags import parse
+def test_losses_of_other_models_or_sequences_are_refused(base, model, corpus, count):
+    path = base / "results/eval/lm/student.json"
+    model = model or json.loads(path.read_text())["model"]["fingerprint"]
+    save_losses(base, "student", np.ones(count), model, corpus)
+    with pytest.raises(InputError, match="student.json.*lm.sh"):
+        compare.read_runs(base, RUNS)
 
-    with pytest.raises(InputError, match=message):
-        parse(compare.Settings, flags, positional="base_path")
+
+def test_damaged_results_are_refused(base):
+    path = base / "results/eval/lm/student.json"
+    np.save(path.with_suffix(".npy"), np.ones(64))
+    with pytest.raises(InputError, match="student.json.*lm.sh"):
+        compare.read_runs(base, RUNS)
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(InputError, match="student.json.*lm.sh"):
+        compare.read_runs(base, RUNS)
+
+
+def test_one_sequence_gives_no_interval(base):
+    save_run(base, "one", base / "corpus", np.ones(1))
+    with pytest.raises(InputError, match="one.json"):
+        compare.read_runs(base, {"one": "results/one"})
+
+
+@pytest.mark.parametrize("runs", ["", "student", "student=x", "a=x,a=y,b=z", "a=x,b="])
+def test_wrong_runs_are_explained(runs):
+    with pytest.raises(ValueError, match="--runs"):
+        compare.Settings(runs=runs)
 
 
 def test_a_missing_result_ends_with_code_2_and_no_traceback(base):
     (base / "results/eval/lm/student.json").unlink()
-    result = make.run("eval/compare.py", base, "--runs", RUNS, check=False)
+    result = make.run("eval/compare.py", base, "--runs", FLAG, check=False)
     assert result.returncode == 2
-    assert result.stderr.startswith("ERROR there are no held-out losses for student")
+    assert result.stderr.startswith("ERROR ") and "student.json" in result.stderr
     assert "scripts/eval/lm.sh" in result.stderr and "Traceback" not in result.stderr
-
-
-def test_stage_lists(tmp_path):
-    path = tmp_path / "stages.tsv"
-    path.write_text("Corpus\tplace\tcommand\t3.5\n")
-    assert compare.read_stages(path) == [{"stage": "Corpus", "artefact": "place", "seconds": 3.5}]
-    path.write_text("Corpus\tplace\t3\nnonsense\n")
-    with pytest.raises(InputError, match="nonsense.*stages.tsv"):
-        compare.read_stages(path)

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from data_utils import artefact
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
-from data_utils.flags import parse
 from data_utils.shards import token_type, write_shard
 from experiments.planted_noise import plant
 from experiments.planted_noise.plant import BOILERPLATE, NOISE, Settings, draw, shuffled
@@ -58,6 +57,7 @@ def test_planted_rows_and_all_others(base):
     copies = {tuple(after[row]) for row, source in enumerate(sources) if source == BOILERPLATE}
     longest = max((row for row in range(1, 93, 2)), key=lambda row: (len(before[row]), -row))
     assert copies == {tuple(before[longest])}
+    assert corpus.manifest.inputs["corpus"]["fingerprint"] == clean.identity["fingerprint"]
     moved = 0
     for row, source in enumerate(sources):
         if source == NOISE:
@@ -74,14 +74,7 @@ def test_planted_rows_and_all_others(base):
     for name, expected in ((NOISE, [11, 11, 3]), (BOILERPLATE, [4, 4, 1])):
         found = [sources[start : start + 40].count(name) for start in (0, 40, 80)]
         assert found == expected
-        assert corpus.manifest["counts"][name] == sum(expected)
-
-
-def test_the_artefact_is_whole_and_names_its_input(base):
-    corpus = planted(base, "verified", "--noise", 0.5)
-    clean = Corpus(base / "clean")
-    assert corpus.manifest["inputs"]["corpus"]["fingerprint"] == clean.identity["fingerprint"]
-    assert "1 artefacts are whole" in make.run("tools/verify.py", base / "verified").stdout
+        assert corpus.manifest.counts[name] == sum(expected)
 
 
 def test_the_seed_decides_and_a_larger_share_keeps_the_noise_of_a_smaller_one(base):
@@ -116,31 +109,25 @@ def test_a_beginning_of_sequence_token_stays():
         assert sorted(found) == sorted(row)
 
 
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        (["--noise", "1.5"], "--noise 1.5"),
-        (["--boilerplate=-0.1"], "--boilerplate -0.1"),
-        (["--noise", "0.7", "--boilerplate", "0.4"], "--noise and --boilerplate"),
-        (["--noise", "nan"], "--noise nan"),
-        (["--seed", "-1"], "--seed is negative"),
-    ],
-)
-def test_nonsense_is_refused(flags, message):
-    with pytest.raises(InputError, match=message):
-        parse(Settings, flags, positional="base_path")
+def test_nonsense_is_refused():
+    nan = float("nan")
+    for shares in ((1.5, 0), (0, -0.1), (0.7, 0.4), (nan, 0)):
+        with pytest.raises(ValueError, match="--noise and --boilerplate"):
+            Settings(noise=shares[0], boilerplate=shares[1])
+    with pytest.raises(ValueError, match="--seed"):
+        Settings(seed=-1)
 
 
 def test_wrong_corpora_and_sources_are_refused(base, tmp_path):
     planted(base, "once", "--noise", 0.1)
-    with pytest.raises(InputError, match="has planted rows already"):
+    with pytest.raises(InputError, match="planted .*once"):
         planted(base, "twice", "--data-dir", "once", "--noise", 0.1)
-    with pytest.raises(InputError, match="no source of the corpus is named 'licences'"):
+    with pytest.raises(InputError, match="'licences'"):
         planted(base, "x", "--boilerplate", 0.1, "--boilerplate-source", "licences")
-    (tmp_path / "bare-65").mkdir()
     rows = make.random_rows(5, 600, EOS)
+    (tmp_path / "bare-65").mkdir()
     write_shard(tmp_path / "bare-65/data_0", [len(row) for row in rows], rows, token_type(600))
-    with pytest.raises(InputError, match="does not know the sources"):
+    with pytest.raises(InputError, match="sources .*bare-65"):
         planted(base, "y", "--data-dir", tmp_path / "bare-65", "--noise", 0.1)
 
 
@@ -149,6 +136,6 @@ def test_run_again_it_changes_nothing_and_another_share_is_refused(base):
     before = (base / "again/manifest.json").stat().st_mtime_ns
     planted(base, "again", "--noise", 0.1)
     assert (base / "again/manifest.json").stat().st_mtime_ns == before
-    with pytest.raises(InputError, match="begun with another noise"):
+    with pytest.raises(InputError, match="noise"):
         planted(base, "again", "--noise", 0.2)
     assert artefact.require(base / "again", "corpus", "", contents=True)

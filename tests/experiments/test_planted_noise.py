@@ -3,7 +3,6 @@
 .venv/bin/python -m pytest tests/experiments/test_planted_noise.py
 """
 
-import json
 import math
 from pathlib import Path
 
@@ -22,7 +21,8 @@ from tests import make
 from tests.eval.test_compare import save_losses, save_run
 from tests.reports.corpora import save_corpus
 
-NAME, ROWS, HELD_OUT = "tiny-65", 40, 16
+NAME, TEACHER, REFERENCE = results.CORPUS, *results.DIFFERENCE.split("-")[1:]
+HELD_OUT = 16
 DOMAINS = ["A", "B", NOISE, BOILERPLATE]
 SCORES = "results/scores"
 
@@ -39,14 +39,14 @@ def save_selection(base: Path, name: str, domains: list[int], kept: list[int]) -
     corpus = make_corpus(place / name / NAME, domains, shards=2)
     store, rows = base / SCORES / name / NAME, np.arange(len(domains) // 2)
     reference = 3 + np.isin(rows, kept) - rows / 100
-    for model, losses in (("T", np.full(len(rows), 2.0)), ("R", reference)):
+    for model, losses in ((TEACHER, np.full(len(rows), 2.0)), (REFERENCE, reference)):
         make.save_scores(store / model, corpus, model, -5 * losses, [5] * len(rows))
     names = {"base_path": str(base), "scores": f"{SCORES}/{name}/{NAME}"}
-    names |= {"teacher_name": "T", "ref_name": "R"}
+    names |= {"teacher_name": TEACHER, "ref_name": REFERENCE}
     difference.compute(difference.Settings(**names))
     ratio = len(kept) / len(rows)
     selection_report.draw_report(selection_report.Settings(**names, ratio=ratio))
-    inputs = {"scores": (store, artefact.identity(store / "diff-T-R", "scores", ""))}
+    inputs = {"scores": (store, artefact.identity(store / results.DIFFERENCE, "scores", ""))}
     return make_corpus(
         place / f"{name}-better_half" / NAME,
         [domains[row] for row in kept],
@@ -78,8 +78,7 @@ def base(tmp_path) -> Path:
     return base
 
 
-FLAGS = ["--shares", "0.3", "--seeds", "1 2", "--corpus-name", NAME]
-FLAGS += ["--teacher-name", "T", "--ref-name", "R"]
+FLAGS = ["--shares", "0.3", "--seeds", "1", "2"]
 
 
 @pytest.mark.parametrize(
@@ -96,85 +95,52 @@ def test_wilson(successes, trials, low, high):
 
 
 def test_keep_rates_count_scored_rows_only(base):
-    settings = results.Settings(teacher_name="T", ref_name="R", corpus_name=NAME)
-    groups, sources = results.keep_rates(base, "planted", settings)
-    found = {row["source"]: (row["sequences"], row["kept"]) for row in groups}
-    assert found == {ORDINARY: (24, 5), NOISE: (8, 1), BOILERPLATE: (8, 2)}
-    assert [row["source"] for row in sources] == ["A"]
+    rates = {row["source"]: row for row in results.keep_rates(base, "planted")}
+    counts = {source: (row["sequences"], row["kept"]) for source, row in rates.items()}
+    assert counts == {ORDINARY: (24, 5), "A": (24, 5), NOISE: (8, 1), BOILERPLATE: (8, 2)}
     rows = np.array([6, 7, 16, 17, 26, 27, 36, 37])
-    assert groups[1]["mean_r"] == pytest.approx((1 - rows / 100).mean() + 1 / 8, abs=1e-6)
-    assert groups[1]["mean_teacher_loss"] == 2 and groups[1]["keep_rate"] == 1 / 8
+    assert rates[NOISE]["mean_r"] == pytest.approx((1 - rows / 100).mean() + 1 / 8, abs=1e-6)
+    assert rates[NOISE]["keep_rate"] == 1 / 8
 
 
 def test_the_program_writes_and_prints_all_of_it(base):
     result = make.run("experiments/planted_noise/results.py", base, *FLAGS)
     save = base / "results/planted_noise"
-    figures = json.loads((save / "result.json").read_text())
     (row,) = read_csv(save / "gain.csv")
+    assert row["noise"] == 0.3
     assert row["gain"] == pytest.approx(0.2 + 0.01 * np.sin(np.arange(HELD_OUT)).mean())
-    assert row["gain_seed_2"] - row["gain_seed_1"] == pytest.approx(0.2)
+    assert row["seed 2"] - row["seed 1"] == pytest.approx(0.2)
     half = 12.706 * 0.2 / math.sqrt(2) / math.sqrt(2)  # Student's t of one degree of freedom
     assert row["seed_high"] - row["gain"] == pytest.approx(half, rel=1e-3)
     assert row["low"] < row["gain"] < row["high"] and row["high"] - row["low"] < 0.02
-    assert row["noise_in_random_half"] == 0.5 and row["noise_in_better_half"] == 0.25
-    assert (row["noise_scored"], row["scored"]) == (12, 40)
-    assert row["gain B"] == pytest.approx(0.2 + 0.01 * np.sin(np.arange(1, HELD_OUT, 2)).mean())
-    assert figures["gain"][0]["gain_seed_1"] == row["gain_seed_1"]
     rates = read_csv(save / "keep_rates.csv", ["source"])
     assert {r["source"] for r in rates} == {ORDINARY, NOISE, BOILERPLATE, "A"}
     page = (save / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 1 and "http" not in page
     assert (save / "gain.png").read_bytes()[:4] == b"\x89PNG"
-    for words in (
-        "a random half, but not by more than seeds do: +0.2",
-        "12.5 % (95 % interval 2.2 to",
-    ):
+    for words in ("the better half is ahead", "Seeds alone", f"Of {NOISE} 12.5 % is kept"):
         assert words in result.stdout and words in page, words
 
 
 def test_findings_follow_the_intervals():
     def group(source, kept, sequences):
-        means = dict.fromkeys(("mean_r", "mean_teacher_loss", "mean_reference_loss"), 0.0)
-        return results.keep_row(source, [{"kept": kept, "sequences": sequences, **means}])
+        return results.keep_row(source, [{"kept": kept, "sequences": sequences, "mean_r": 0.0}])
 
-    def findings(noise, boilerplate):
-        rows = [group(ORDINARY, 1000, 1638), group(NOISE, noise, 205)]
-        return results.keep_findings([*rows, group(BOILERPLATE, boilerplate, 205)])[1:]
-
-    noise, boilerplate = findings(0, 100)
-    assert "times the rate of ordinary text: under a tenth of that" in noise
-    assert ": clearly under it" in boilerplate
-    noise, boilerplate = findings(10, 120)
-    assert ": not under a tenth of that" in noise and ": not clearly under it" in boilerplate
-
-
-@pytest.mark.parametrize(
-    ("gain", "width", "seeds", "words"),
-    [
-        (0.1, 0.05, 0.05, "are ahead of those on a random half:"),
-        (-0.1, 0.05, 0.05, "are behind those on a random half:"),
-        (-0.1, 0.05, 0.2, "are behind those on a random half, but not by more than seeds do:"),
-        (0.1, 0.2, 0.05, "are not distinguishable from those on a random half:"),
-    ],
-)
-def test_a_gain_is_said_plainly(gain, width, seeds, words):
-    row = {"share": 0.3, "gain": gain, "low": gain - width, "high": gain + width}
-    row |= {"seed_low": gain - seeds, "seed_high": gain + seeds}
-    assert words in results.gain_finding(row)
+    rates = [group(ORDINARY, 1000, 1638), group(NOISE, 0, 205), group(BOILERPLATE, 120, 205)]
+    noise, boilerplate = results.keep_findings(rates)
+    assert "not clearly" not in noise and "not clearly" in boilerplate
 
 
 def test_a_half_of_other_scores_is_refused(base):
-    half = base / "processed_data/pretrain/noise-0.3-better_half"
-    half.rename(half.with_name("planted-better_half-old"))
-    planted = base / "processed_data/pretrain/planted-better_half"
-    planted.rename(half)
-    settings = results.Settings(teacher_name="T", ref_name="R", corpus_name=NAME)
-    with pytest.raises(InputError, match="noise-0.3-better_half"):
-        results.keep_rates(base, "noise-0.3", settings)
+    place = base / "processed_data/pretrain"
+    (place / "planted-better_half").rename(place / "old")
+    (place / "noise-0.3-better_half").rename(place / "planted-better_half")
+    with pytest.raises(InputError, match="planted-better_half"):
+        results.keep_rates(base, "planted")
 
 
 def test_an_unfinished_experiment_ends_with_one_message(base):
     (base / "results/eval/lm/noise-0.3-random_half-seed2.json").unlink()
     result = make.run("experiments/planted_noise/results.py", base, *FLAGS, check=False)
     assert result.returncode == 2 and "Traceback" not in result.stderr
-    assert result.stderr.startswith("ERROR there are no held-out losses for noise-0.3-random_half")
+    assert "noise-0.3-random_half-seed2.json" in result.stderr

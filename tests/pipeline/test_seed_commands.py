@@ -67,7 +67,7 @@ def check(base) -> None:
     assert len(corpus) == 20 and corpus.max_length == 1025
     for method in ("miniplm", "pretrain"):
         model = base / "results" / method / "qwen/200M"
-        assert artefact.require(model, "model", "", contents=True)["counts"]["step"] == 2
+        assert artefact.require(model, "model", "", contents=True).counts["step"] == 2
         assert json.loads((model / "config.json").read_text())["hidden_size"] == 768
         result = json.loads((base / f"results/eval/lm/{method}.json").read_text())
         assert 11 < result["loss"] < 13  # ln 151,936 is 11.93

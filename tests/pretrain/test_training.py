@@ -112,10 +112,11 @@ def test_metrics(one):
 def test_the_finished_artefact_and_its_checkpoints(base, one, two):
     for folder in (one, two):
         manifest = artefact.require(folder, "model", "", contents=True)
-        assert manifest["counts"]["step"] == STEPS and manifest["counts"]["tokens"] > 0
-        corpus = artefact.read_manifest(base / "corpus")["fingerprint"]
-        assert manifest["inputs"]["corpus"]["fingerprint"] == corpus
-        names = {entry["name"] for entry in manifest["files"]}
+        assert manifest.counts["step"] == STEPS and manifest.counts["tokens"] > 0
+        corpus = artefact.read_manifest(base / "corpus").fingerprint
+        assert manifest.input_fingerprint("corpus") == corpus
+        assert list(manifest.counts["trained_on"]) == [corpus]
+        names = {entry["name"] for entry in manifest.files}
         assert {"model.safetensors", "config.json", "tokenizer.json"} <= names
     assert {p.name for p in one.glob("step_*")} == {"step_000008", "step_000012"}
     assert {p.name for p in two.glob("step_*")} == {f"step_{n:06d}" for n in (4, 8, 12)}

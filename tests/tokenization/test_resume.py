@@ -227,5 +227,5 @@ def test_shuffled_shards_hold_one_shard_at_a_time(tmp_path):
     assert sum(len(part) for part in writer.streams) == 20
     assert not writer.flush()
     assert writer.flush(last=True) and writer.shards == 3 and writer.waiting == 0
-    tokens = [shards.open_shard(tmp_path / f"data_{i}").tokens for i in range(3)]
+    tokens = [shards.Shard(tmp_path / f"data_{i}").tokens for i in range(3)]
     assert sorted(np.concatenate(tokens).tolist()) == list(range(100))
