@@ -95,6 +95,12 @@ train() {
     OBJECTIVE "$@"
 }
 
+# distill: pre-training with a teacher online.
+distill() {
+  OBJECTIVE=${OBJECTIVE:-vanilla_kd}
+  train TEACHER_PATH KD_RATIO KD_SCHEDULE TEMPERATURE REVERSE_KL KD_SKIP_ENTROPY
+}
+
 # score: miniplm/score.py, scores with one model.
 score() {
   PROCESSES=$(processes)

@@ -11,6 +11,7 @@ import pytest
 from data_utils.program import CODE_ROOT
 from eval import lm
 from miniplm import score, selection
+from pretrain.objectives import vanilla_kd
 from pretrain.settings import TrainSettings
 from tools import convert_tokenization, split_ref_data
 from tools.process_data import tokenize_pile
@@ -25,23 +26,28 @@ MODELS = {  # numbers in the order of ROW, and others
     "llama3.1/212M": (8, 8, 6e-4, 6e-5, 2000, 100_000, 5000, {}),
     "mamba/130M": (16, 4, 2e-3, 1e-5, 10_000, 100_000, 5000, {"weight_decay": 0.1, "beta2": 0.95}),
 }
+DISTILLED = {  # with a teacher online: steps of equal compute
+    "qwen/200M": (4, 16, 6e-4, 6e-5, 2000, 25_000, 1000, {"objective": "vanilla_kd"}),
+    "qwen/500M": (4, 16, 3e-4, 3e-5, 2000, 45_000, 1000, {"objective": "vanilla_kd"}),
+    "qwen/1.2B": (2, 32, 2.5e-4, 2.5e-5, 2000, 65_000, 1000, {"objective": "vanilla_kd"}),
+}
 PILE = "processed_data/pretrain/pile"
 SELECTED = f"{PILE}-diff_samp-qwen_1.8B-qwen_104M-r0.5"
 TOKENS = {"llama3.1/212M": "qwen-llama3_1-1025", "mamba/130M": "qwen-mamba-1025"}
 
 
-def numbers(model: str) -> dict[str, float]:
-    *row, others = MODELS[model]
+def numbers(model: str, models: dict = MODELS) -> dict[str, float | str]:
+    *row, others = models[model]
     values = dict(zip(ROW, row, strict=True))
     assert values["micro_batch"] * values.pop("accumulation") * GPUS == 512
     return {"global_batch": 512, **values, **others}
 
 
-def training(model: str, corpora: str, results: str) -> tuple[str, dict]:
+def training(model: str, corpora: str, results: str, models=MODELS) -> tuple[str, dict]:
     config = f"configs/models/{model}.json"
     corpus = f"{corpora}/{TOKENS.get(model, 'qwen-1025')}"
     paths = {"model_config": config, "data_dir": corpus, "save": f"{results}/{model}"}
-    return "pretrain/train.py", {**paths, **numbers(model)}
+    return "pretrain/train.py", {**paths, **numbers(model, models)}
 
 
 def scoring(model: str, name: str) -> tuple[str, dict]:
@@ -71,6 +77,11 @@ COMMANDS = {  # launcher: program, its flags
         f"scripts/miniplm/pretraining/{m}.sh": training(m, SELECTED, "results/miniplm")
         for m in STUDENTS
     },
+    **{
+        f"scripts/{method}/{m}.sh": training(m, corpora, f"results/{method}", DISTILLED)
+        for m in DISTILLED
+        for method, corpora in (("vanilla_kd", PILE), ("miniplm_kd", SELECTED))
+    },
     "scripts/pretrain/qwen/104M_ref.sh": training("qwen/104M_ref", f"{PILE}_ref", "checkpoints"),
     f"{SAMPLING}/1.8B.sh": scoring("checkpoints/qwen/1.8B", "qwen_1.8B"),
     f"{SAMPLING}/104M.sh": scoring("checkpoints/qwen/104M_ref", "qwen_104M"),
@@ -87,6 +98,7 @@ COMMANDS = {  # launcher: program, its flags
 }
 SETTINGS = {  # program: its settings, and the variables of other names
     "pretrain/train.py": (TrainSettings, {}),
+    "vanilla_kd": (vanilla_kd.Settings, {}),
     "miniplm/score.py": (score.Settings, {"shards": "SCORE_SHARDS"}),
     "tools/process_data/tokenize_pile.py": (tokenize_pile.Settings, {"data_dir": "TEXT"}),
     "tools/convert_tokenization.py": (convert_tokenization.Settings, {}),
@@ -340,7 +352,8 @@ def test_names_with_spaces_and_other_letters_work(echo):
 
 @pytest.mark.parametrize("launcher", COMMANDS)
 def test_every_setting_can_be_set_by_a_variable(echo, launcher):
-    settings, other_names = SETTINGS[COMMANDS[launcher][0]]
+    program, passed = COMMANDS[launcher]
+    settings, other_names = SETTINGS[passed.get("objective", program)]
     names = [field.name for field in dataclasses.fields(settings) if field.name != "base_path"]
     variables = {other_names.get(name, name.upper()): "7" for name in names}
     assert flags(words(echo, launcher, "/b", **variables)) == dict.fromkeys(names, "7")
