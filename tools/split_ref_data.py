@@ -1,9 +1,9 @@
-"""Give the reference model its own part of the corpus, as a view that copies nothing.
+"""Give the reference model its own part of the corpus, by links to its shards.
 
     python3 tools/split_ref_data.py BASE_PATH [--shards 240:246]
 
 Reads BASE_PATH/processed_data/pretrain/pile/qwen-1025, writes .../pile_ref/qwen-1025 with hard
-links (symbolic ones where the file system has none). These shards must never be scored.
+links (copies where the file system has none). These shards must never be scored.
 """
 
 import sys
@@ -30,7 +30,7 @@ from data_utils.tokenizer import copy_tokenizer
 class Settings:
     """Make the reference model's part of the corpus."""
 
-    base_path: str = flag(".", "where processed_data/ lies")
+    base_path: str = flag(".", "folder with processed_data/")
     data_dir: str = flag("processed_data/pretrain/pile/qwen-1025", "the whole corpus")
     save: str = flag("processed_data/pretrain/pile_ref/qwen-1025", "the reference's part")
     shards: str = flag("240:246", "its shards, FIRST:LAST (REF_SHARDS)")
@@ -47,7 +47,7 @@ def main() -> None:
             where=corpus.folder,
             expected=f"at most 0:{corpus.all_shards}",
             found=settings.shards,
-            fix="choose REF_SHARDS outside SCORE_SHARDS, or tokenise with a smaller SHARD_SIZE",
+            fix="choose REF_SHARDS outside SCORE_SHARDS, or tokenize with a smaller SHARD_SIZE",
         )
     output = Output(
         folder=under(base, settings.save),
@@ -87,19 +87,12 @@ def split(part: Corpus, output: Output) -> None:
 
 
 def link(source: Path, target: Path) -> None:
-    """A hard link, where that fails a relative symbolic one, where that does a copy.
-
-    Both folders may be reached through links, which a relative one does not go back through.
-    """
+    """A hard link, where that fails a copy."""
     target.unlink(missing_ok=True)
-    source, target = source.resolve(), target.parent.resolve() / target.name
     try:
-        os.link(source, target)
+        os.link(source.resolve(), target)
     except OSError:
-        try:
-            target.symlink_to(os.path.relpath(source, target.parent))
-        except OSError:
-            copy_file(source, target)
+        copy_file(source, target)
 
 
 if __name__ == "__main__":

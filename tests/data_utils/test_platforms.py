@@ -179,7 +179,7 @@ def test_a_path_that_is_no_text(tmp_path):
 def test_a_file_is_utf_8_in_a_process_of_another_encoding(tmp_path):
     """Also without the start that programs have: as a library."""
     code = (
-        "import sys; from pathlib import Path; from data_utils import disk\n"
+        "import sys; from pathlib import Path; from data_utils import atomic_files\n"
         "atomic_files.write_json(Path(sys.argv[1]), 'é日本'); "
         "assert atomic_files.read_json(Path(sys.argv[1]), '') == 'é日本'"
     ).encode("unicode_escape")
