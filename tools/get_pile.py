@@ -87,21 +87,14 @@ def get_local(settings: Settings, folder: Path) -> None:
     """Training and held-out text from this machine's packages."""
     names = "source local_bytes heldout_bytes seed compress".split()
     content = {name: getattr(settings, name) for name in names}
-    noise = {"plant_noise": settings.plant_noise}
+    noise, seed = settings.plant_noise, settings.seed
     heldout = output(folder / "heldout", content, settings)
-    train = output(folder / "train", content | noise, settings)
-
-    @functools.cache
-    def drawn() -> tuple[list[local_text.Document], list[local_text.Document]]:
-        print("drawing documents from the installed packages", flush=True)
-        return local_text.draw(settings.seed, settings.local_bytes, settings.heldout_bytes)
-
-    def write_training() -> None:
-        documents = local_text.plant_noise(drawn()[0], settings.plant_noise, settings.seed)
-        write_local(train, documents, settings.compress)
-
-    heldout.make(lambda: write_local(heldout, drawn()[1], settings.compress))
-    train.make(write_training)
+    train = output(folder / "train", content | {"plant_noise": noise}, settings)
+    print("drawing documents from the installed packages", flush=True)
+    clean, held_out = local_text.draw(seed, settings.local_bytes, settings.heldout_bytes)
+    documents = local_text.plant_noise(clean, noise, seed)
+    heldout.make(lambda: write_local(heldout, held_out, settings.compress))
+    train.make(lambda: write_local(train, documents, settings.compress))
 
 
 def write_local(result: Output, documents: list[local_text.Document], compress: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from data_utils.artefact import read_manifest, require
 from data_utils.corpus import Corpus
-from data_utils.errors import ArtefactError, InputError
+from data_utils.errors import InputError
 from tests import make
 from tests.tools import fake_hub
 from tools import get_models
@@ -90,14 +90,6 @@ def test_students_from_copies(tmp_path, model_folder):
         assert not (folder / ".gitattributes").exists()
 
 
-def test_damaged_settings_of_a_begun_download_are_named(tmp_path):
-    folder = tmp_path / "checkpoints/qwen/1.8B"
-    folder.mkdir(parents=True)
-    (folder / "settings.json").write_text("{")
-    with pytest.raises(ArtefactError, match=r"settings are damaged in .*settings\.json.*remove"):
-        get(tmp_path, "teacher")
-
-
 def test_the_commit_of_a_copy_in_the_hubs_cache_is_known(tmp_path, model_folder):
     copy = tmp_path / "snapshots" / fake_hub.COMMIT
     copy.mkdir(parents=True)
@@ -152,14 +144,6 @@ def test_the_refined_corpus_from_a_copy_is_read(tmp_path, tokenizer_folder):
     (tmp_path / "base").mkdir()
     with pytest.raises(InputError, match=r"missing in .*data_0\.idx"):
         get(tmp_path / "base", "refined", "--from", copy)
-
-
-def test_files_that_others_put_there_are_never_touched(tmp_path, model_folder):
-    folder = tmp_path / "checkpoints/qwen/1.8B"
-    shutil.copytree(model_folder, folder)
-    with pytest.raises(InputError, match="files that this program did not make"):
-        get(tmp_path, "teacher", "--from", model_folder)
-    assert weights(folder) == weights(model_folder)
 
 
 def test_wrong_flags(tmp_path):
