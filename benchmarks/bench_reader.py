@@ -3,10 +3,10 @@
     .venv/bin/python benchmarks/bench_reader.py [--megabytes 100] [--tokenizer FOLDER] [--runs 5]
 
 Obvious: one sequence at a time through a Dataset on numpy memory maps (Megatron-LM's way, the
-fastest there is) and torch's DataLoader with num_workers=0; its collate function is torch's
-pad_sequence. Both sides yield the same tensors (int64), from maps that are opened and read once
-before. The corpus is real text in Qwen's tokens, int32, and once more as uint16 with the ids modulo
-65,000. A part is ROWS sequences in batches of one size, in random or in the corpus's order.
+fastest obvious one) and torch's DataLoader with num_workers=0; its collate function is torch's
+pad_sequence. Both sides yield the same tensors (int64) from maps that have been read once before.
+The corpus is real text in Qwen's tokens, int32, and again as uint16 with the ids modulo 65,000. A
+part is ROWS sequences in batches of one size, in random order or in the corpus's.
 """
 
 import sys
@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader, Dataset
 from benchmarks import harness, real_input
 from data_utils.corpus import Corpus
 from data_utils.program import CODE_ROOT
-from data_utils.shards import HEADER, find_shards, open_shard, write_shard
+from data_utils.shards import HEADER, Shard, find_shards, write_shard
 
 ROWS, SIZES, SHARD = 16_384, (8, 16, 512), 2_000
 TYPES = {"int32": np.dtype("<i4"), "uint16": np.dtype("<u2")}
@@ -63,7 +63,7 @@ def compare(options: argparse.Namespace) -> None:
         subprocess.run(map(str, command), check=True, stdout=subprocess.DEVNULL)
         (folder / "uint16").mkdir()
         for prefix in find_shards(folder / "int32", "data"):
-            shard = open_shard(prefix)
+            shard = Shard(prefix)
             tokens = [shard.tokens % 65_000]
             write_shard(folder / "uint16" / prefix.name, shard.lengths, tokens, TYPES["uint16"])
         corpus = Corpus(folder / "int32")

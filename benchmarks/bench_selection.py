@@ -1,13 +1,13 @@
 """Selection of the refined corpus: ours against a full sort and a per-row copy loop.
 
-    .venv/bin/python benchmarks/bench_selection.py [--rows 2000000] [--tokens 8] [--runs 5]
+    .venv/bin/python benchmarks/bench_selection.py [--rows 200000] [--tokens 1025] [--runs 5]
 
-Both sides read a synthetic corpus through numpy memory maps and difference scores from their file,
-keep half of the rows, and write the same data_0.bin, data_0.idx, source_row_0.npy and
-domain_0.npy. Obvious: a stable argsort of all scores, then for each kept row its length and its
-offset from the index and its tokens, written one after the other. Part `choose` is from the scores
-to the row numbers, `copy` from there to the last file's fsync. --tokens is the mean length of a
-row: at the method's 1,025 tokens both sides wait for the disk.
+Both sides read a synthetic corpus through memory maps and difference scores from their file, keep
+half of the rows, and write the same data_0.bin, data_0.idx, source_row_0.npy and domain_0.npy.
+Obvious: a stable argsort of all scores, then for each kept row its length and offset from the index
+and its tokens, written one after the other. Part `choose` is from the scores to the row numbers,
+`copy` from there to the last file's fsync. --tokens is the longest row, the shortest has half as
+many. At the method's 1,025 tokens both sides wait for the disk.
 """
 
 import sys
@@ -37,21 +37,21 @@ TOKEN, PIECE = np.dtype("<u2"), 100_000
 
 
 def main() -> None:
-    options = harness.options(__doc__, rows=2_000_000, tokens=8, folder="")
+    options = harness.options(__doc__, rows=200_000, tokens=1025, folder="")
     if options.side:
         measure(options.side, Path(options.folder))
         return
     with tempfile.TemporaryDirectory(dir=options.folder or None) as folder:
         make_input(Path(folder), options.rows, options.tokens)
         size = (Path(folder) / "data_0.bin").stat().st_size
-        print(f"{options.rows:,} rows, {size / 1e6:.0f} MB of tokens, half of the rows is kept")
+        print(f"{options.rows:,} rows, {size / 1e6:.0f} MB of tokens, half of the rows are kept")
         harness.compare("bench_selection", __file__, ["--folder", folder], runs=options.runs)
 
 
 def make_input(folder: Path, rows: int, tokens: int) -> None:
-    """A shard of random rows of tokens / 2 to 3 tokens / 2, with scores and domains."""
+    """A shard of random rows of tokens / 2 to `tokens` tokens, with scores and domains."""
     generator = np.random.default_rng(0)
-    lengths = generator.integers(max(tokens // 2, 1), tokens + tokens // 2 + 1, rows)
+    lengths = generator.integers(max(tokens // 2, 1), tokens + 1, rows)
     sizes = np.add.reduceat(lengths, np.arange(0, rows, PIECE))
     parts = (generator.integers(0, 60_000, size).astype(TOKEN) for size in sizes)
     write_shard(folder / "data_0", lengths, parts, TOKEN)
@@ -77,7 +77,7 @@ def measure(side: str, folder: Path) -> None:
 
 
 def choose(folder: Path) -> np.ndarray:
-    """Ours: an order statistic and the values above it."""
+    """Ours: a stable sort of all scores."""
     r = np.load(folder / "difference.npy", mmap_mode="r")
     return top(r, len(r) // 2)
 

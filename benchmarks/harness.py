@@ -1,4 +1,4 @@
-"""Time and memory of two sides of a benchmark, each run in a fresh process, in turn.
+"""Time and memory of the two sides of a benchmark, each run in a fresh process, in turn.
 
 A benchmark is a program whose first word may be a side: `bench_X.py SIDE ARGUMENTS` does that
 side's work once and ends with report(); `bench_X.py` alone prepares the input and calls compare(),
@@ -25,7 +25,7 @@ def options(about: str, **flags: int | str) -> argparse.Namespace:
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("side", nargs="?", choices=(OBVIOUS, OURS), help="do this side's work")
+    parser.add_argument("side", nargs="?", choices=(OBVIOUS, OURS), help="run only this side")
     for name, default in {**flags, "runs": 5}.items():
         shown = "default: %(default)s" if default else "a folder (of a side: its input)"
         parser.add_argument(
@@ -39,8 +39,8 @@ def report(
 ) -> None:
     """A side's last line, for compare().
 
-    output: what the side computed, in few words (size and hash): both sides must say the same.
-    peak_bytes: by default the process's own peak; 0 where memory is not the benchmark's matter.
+    output: what the side computed, in a few words (size and hash); both sides must say the same.
+    peak_bytes: by default the process's own peak; 0 if the benchmark does not measure memory.
     parts: seconds of named parts of the work, compared one by one.
     """
     peak_bytes = peak_memory() if peak_bytes is None else peak_bytes
@@ -49,7 +49,7 @@ def report(
 
 
 def peak_memory(process: int | str = "self") -> int:
-    """Most bytes that a process had in memory since its program started; 0 of one that ended."""
+    """The most bytes that a process has had in memory since it started; 0 if it has ended."""
     # Not getrusage's ru_maxrss: it begins with the memory of the parent that started the process.
     found = re.search(
         r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process}/status").read_text(encoding="utf-8")
@@ -58,7 +58,7 @@ def peak_memory(process: int | str = "self") -> int:
 
 
 def reset_peak_memory() -> None:
-    """Let peak_memory() count from what is in memory now."""
+    """Make peak_memory() count from what is in memory now."""
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
@@ -72,9 +72,11 @@ def compare(
 ) -> dict:
     """Run both sides of the benchmark `file` in turn and print all runs, medians and ratios.
 
-    Returns {side: {seconds, peak_bytes, parts}} of medians. Outputs that differ end the program.
+    Returns {side: {seconds, peak_bytes, parts}} of medians. Different outputs end the program.
     """
-    print(f"{name}: {os.cpu_count()} cores, {processor()}; {runs} runs a side, in turn", flush=True)
+    print(
+        f"{name}: {os.cpu_count()} cores, {processor()}; {runs} runs per side, in turn", flush=True
+    )
     found: dict[str, list[dict]] = {side: [] for side in sides}
     for run in range(runs):
         for side in sides:
@@ -93,7 +95,7 @@ def compare(
 
 
 def one_run(file: str | Path, side: str, arguments: Sequence[object]) -> dict:
-    """What one side says in its last line, run in a process of its own."""
+    """The last line of one side, run in a process of its own."""
     command = [sys.executable, str(file), side, *map(str, arguments)]
     done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8", errors="replace")
     if done.returncode != 0:

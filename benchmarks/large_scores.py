@@ -1,9 +1,9 @@
-"""What the two programs of difference sampling take on many scores: seconds and peak memory.
+"""Seconds and peak memory of the two programs of difference sampling on many scores.
 
     .venv/bin/python benchmarks/large_scores.py [--rows 20000000] [--folder FOLDER]
 
-A synthetic corpus of short rows, and the score stores of a teacher and a reference; each program in
-a process of its own.
+A synthetic corpus of short rows, and the score stores of a teacher and a reference. Each program
+runs in a process of its own.
 """
 
 import sys
@@ -28,8 +28,9 @@ from benchmarks.bench_selection import make_input
 from data_utils import artefact
 from data_utils.artefact_writer import Output
 from data_utils.corpus import Corpus
+from data_utils.elastic import ElasticJob
 from data_utils.program import CODE_ROOT
-from miniplm.scores import write_store
+from miniplm.scores import examine
 
 BLOCK = 8192
 PROGRAMS = CODE_ROOT / "scripts/miniplm/difference_sampling"
@@ -38,7 +39,7 @@ PROGRAMS = CODE_ROOT / "scripts/miniplm/difference_sampling"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--rows", type=int, default=20_000_000)
-    parser.add_argument("--folder", default=None, help="where the input goes")
+    parser.add_argument("--folder", default=None, help="folder for the input")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         base, generator = Path(name), np.random.default_rng(0)
@@ -64,14 +65,18 @@ def save_scores(folder: Path, corpus: Path, means: np.ndarray, counts: np.ndarra
         "corpus": (corpus, artefact.identity(corpus, "corpus", "")),
         "model": (folder / "model", {"kind": "model", "fingerprint": folder.name}),
     }
-    output = Output(folder, "scores", "benchmark", content, {}, inputs).begin()
-    sums, starts = (means * counts).astype(np.float32), range(0, len(means), BLOCK)
-    parts = (slice(start, start + BLOCK) for start in starts)
-    write_store(output, ((sums[part], counts[part], "CPU, fp32") for part in parts))
+    output = Output(folder, "scores", "benchmark", content, {}, inputs)
+    sums = (means * counts).astype(np.float32)
+
+    def block(rows: np.ndarray, _: object) -> dict[str, np.ndarray]:
+        return {"sum": sums[rows], "count": counts[rows]}
+
+    job = ElasticJob(output, len(means), BLOCK)
+    job.run(lambda: (block, "CPU, fp32"), examine, seen_in_training=False)
 
 
 def measure(program: str, base: Path, *flags: str) -> None:
-    """Run a program; its time, its processor's time and its peak memory in one line."""
+    """Run a program; print its time, its processor time and its peak memory in one line."""
     started, before, peak = time.perf_counter(), os.times(), 0
     process = subprocess.Popen(
         [sys.executable, PROGRAMS / program, base, *flags],

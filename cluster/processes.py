@@ -1,33 +1,24 @@
-"""The processes of a run: rank, device, groups, and signals that all ranks agree on."""
+"""The processes of a run: rank, device, group, sums over all ranks."""
 
 import contextlib
 import datetime
-import fcntl
 import os
 import resource
-import signal
 import socket
 from dataclasses import dataclass
 
+import psutil
 import torch
 import torch.distributed as dist
 
-from cluster.failure_record import (
-    STOP_SIGNALS,
-    die_with_launcher,
-    launched,
-    local_rank,
-    own_place,
-)
+from cluster.place import die_with_launcher, launched, local_rank, own_place
 from cluster.watchdog import Watch
 from data_utils.errors import EnvironmentFault
-
-SIOCGIFADDR = 0x8915
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of the run; `watch` where a launcher has started it."""
+    """This process among those of the run; `watch` is set if a launcher started it."""
 
     rank: int
     world: int
@@ -36,7 +27,7 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Rank 0 writes what is written once."""
+        """Whether this is rank 0, which writes what is written once."""
         return self.rank == 0
 
     def together(self, what: str) -> contextlib.AbstractContextManager:
@@ -45,7 +36,10 @@ class Processes:
 
 
 def start_processes(timeout_seconds: int) -> Processes:
-    """Join the run's process group: the launcher's, or a group of one without any port."""
+    """Join the process group of the launcher, or make a group of one, which needs no port.
+
+    Raises InputError or EnvironmentFault for a group that cannot be joined.
+    """
     rank, world = own_place()
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", local_rank()) if cuda else torch.device("cpu")
@@ -57,7 +51,7 @@ def start_processes(timeout_seconds: int) -> Processes:
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
         return Processes(dist.get_rank(), dist.get_world_size(), device)
     die_with_launcher()
-    # The watch comes first; this is for the case that it cannot.
+    # The watch reports a hang first; this is for when it cannot.
     last = datetime.timedelta(seconds=timeout_seconds + 60)
     try:
         store, _, _ = next(dist.rendezvous("env://", rank, world, timeout=last))
@@ -75,47 +69,37 @@ def start_processes(timeout_seconds: int) -> Processes:
 
 
 def use_loopback() -> None:
-    """Let the processes of one machine talk over its loopback, whatever else there is.
+    """Let the processes of one machine talk over its loopback interface.
 
-    gloo looks for the address of the machine's own name, which may have none; both take another
-    interface if a variable of the cluster says so.
+    By default gloo looks up the machine's own name, which may have no address; and a variable of
+    the cluster may point gloo and NCCL to another interface.
     """
-    if "lo" in dict(map(reversed, socket.if_nameindex())):
+    if "lo" in psutil.net_if_addrs():
         os.environ.update(GLOO_SOCKET_IFNAME="lo", NCCL_SOCKET_IFNAME="lo")
 
 
 def use_interface_to(address: str) -> None:
-    """Let gloo talk to other machines over the interface that leads to this one of them.
+    """Let gloo talk to other machines over the interface that leads to `address`, one of them.
 
-    It takes the address that the machine's own name has. Where that is the loopback's, as Debian
-    sets it up, or none, the others would look for this process on their own machines.
+    By default it takes the address of the machine's own name. Where that is a loopback address, as
+    Debian sets it up, or none, the others would look for this process on their own machines.
     """
     try:
         own = socket.gethostbyname(socket.gethostname())
     except OSError:
-        own = "127.0.0.1"  # what gloo takes, too
+        own = "127.0.0.1"  # as gloo does
     if not own.startswith("127.") or "GLOO_SOCKET_IFNAME" in os.environ:
         return
     with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((address, 9))  # a datagram's socket: nothing is sent
+        probe.connect((address, 9))  # a datagram socket: nothing is sent
         leading = probe.getsockname()[0]
-        names = [name for _, name in socket.if_nameindex()]
-        found = [name for name in names if interface_address(probe, name) == leading]
-        if found:
-            os.environ["GLOO_SOCKET_IFNAME"] = found[0]
-
-
-def interface_address(probe: socket.socket, name: str) -> str | None:
-    """The IPv4 address of an interface, None if it has none; probe: any socket (netdevice(7))."""
-    try:
-        found = fcntl.ioctl(probe, SIOCGIFADDR, name.encode().ljust(256, b"\0"))
-    except OSError:
-        return None
-    return socket.inet_ntoa(found[20:24])
+        for name, found in psutil.net_if_addrs().items():
+            if leading in (each.address for each in found):
+                os.environ["GLOO_SOCKET_IFNAME"] = name
 
 
 def end_processes(processes: Processes) -> None:
-    """Leave the group together with all others: from here on none needs another."""
+    """Leave the group together with all others; none needs another from here on."""
     if processes.watch:
         barrier(processes)
         processes.watch.close()
@@ -123,20 +107,8 @@ def end_processes(processes: Processes) -> None:
     dist.destroy_process_group()
 
 
-class StopSignal:
-    """Remembers a signal that asks the run to end; the step in progress is finished first."""
-
-    def __init__(self) -> None:
-        self.received = 0
-        for number in STOP_SIGNALS:
-            signal.signal(number, self._remember)
-
-    def _remember(self, number: int, frame: object) -> None:
-        self.received = number
-
-
 def all_sum(values: list[float], processes: Processes, what: str = "a barrier") -> list[float]:
-    """Sums over all ranks in float64; `what` they are, for a report of who is missing."""
+    """Sums over all ranks in float64; `what` names them in a report of a hang."""
     total = torch.tensor(values, dtype=torch.float64, device=processes.device)
     with processes.together(what):
         dist.all_reduce(total)
@@ -144,12 +116,12 @@ def all_sum(values: list[float], processes: Processes, what: str = "a barrier") 
 
 
 def barrier(processes: Processes) -> None:
-    """Wait for all ranks; gloo and NCCL alike."""
+    """Wait for all ranks."""
     all_sum([0.0], processes)
 
 
 def peak_memory(processes: Processes) -> int:
-    """The most bytes this process has held so far: on its GPU, or in main memory without one."""
+    """Peak bytes of this process: on its GPU, or in main memory without one."""
     if processes.device.type == "cuda":
         return torch.cuda.max_memory_allocated(processes.device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

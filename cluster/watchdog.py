@@ -1,10 +1,10 @@
-"""Watching the other processes of a run: a failure anywhere ends all of them and is told once.
+"""Watches the other processes of a run: a failure anywhere ends all of them and is reported once.
 
-A thread of every process looks twice a second for: the record of a failure
-(cluster/failure_record.py) of any launcher of the run; a process of the same launcher, or that
-itself, that died without a word; a launcher's sign of life, RECORD.alive, that stays away; a
-request to stop, RECORD.stop; a collective that lasts longer than DIST_TIMEOUT. What a process is
-at, it tells the others through the store of torch.distributed, which outlives a stuck collective.
+A thread of every process looks twice a second for the failure record of any launcher of the run
+(cluster/failure_record.py); for a process of its own launcher, or that launcher, that died without
+a message; for a launcher whose sign of life, RECORD.alive, is overdue; for a request to stop,
+RECORD.stop; and for a collective that takes longer than DIST_TIMEOUT. Each process tells the others
+what it is doing through the store of torch.distributed, which outlives a stuck collective.
 """
 
 import contextlib
@@ -22,29 +22,25 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from cluster.failure_record import (
-    alive,
-    beside,
-    failure,
-    launcher_here,
-    local_rank,
-    machine,
-    write_record,
-)
+from cluster.failure_record import beside, failure, write_record
+from cluster.place import alive, launcher_here, local_rank, machine
 from data_utils.errors import EnvironmentFault
 
 POLL = 0.5  # seconds
 ANSWER = 4  # seconds that the others get to say where they are
 SILENCE = 40  # seconds without a launcher's sign of life, which comes every second
 PREFIX = "miniplm"
-AGAIN = "the same command goes on from the last checkpoint"
+AGAIN = "the same command resumes from the last checkpoint"
 
 
 class Watch:
-    """This process's thread and its place among the others, `world` of them."""
+    """This process's thread, and its place (`rank`) among the others, `world` of them.
+
+    timeout: seconds for all to start (else EnvironmentFault), and for each collective.
+    """
 
     def __init__(self, store: dist.Store, rank: int, world: int, timeout: int) -> None:
-        self.store = store  # for this thread; a dead network blocks whoever asks it
+        self.store = store  # for the main thread; a dead network blocks whoever asks it
         self.rank, self.world, self.timeout = rank, world, timeout
         self.record = Path(os.environ["RUN_RECORD"])
         self.entered, self.inside = 0, False  # collectives so far; whether in one now
@@ -56,15 +52,18 @@ class Watch:
         self.answer.start()
 
     def close(self) -> None:
-        """End the watching; only once all processes are known to have come to their end."""
+        """Stop watching; only once all processes are known to have reached their end."""
         self.closed.set()
         self.thread.join()
-        self.store.set(f"{PREFIX}/hang", "")  # a thread that waits in C++ spoils Python's end
+        self.store.set(f"{PREFIX}/hang", "")  # a thread waiting in C++ spoils Python's exit
         self.answer.join()
 
     @contextlib.contextmanager
     def together(self, what: str) -> Iterator[None]:
-        """Around what only ends when all processes take part; names it for a report."""
+        """Around what only ends when all processes take part; `what` names it in a report.
+
+        A lost connection raises EnvironmentFault.
+        """
         self.entered += 1
         try:
             self.store.set(f"{PREFIX}/at/{self.rank}", f"{self.entered} {what}")
@@ -99,31 +98,31 @@ class Watch:
         return [json.loads(self.store.get(name)) for name in names]
 
     def _look(self) -> None:
-        here = machine()
         records = sorted({self.record, *(Path(member["record"]) for member in self.members)})
+        mine = {"machine": machine(), "record": str(self.record)}
         watched = {
             f"the process of rank {rank}": member["pid"]
             for rank, member in enumerate(self.members)
-            if (member["machine"], member["record"]) == (here, str(self.record))
+            if mine.items() <= member.items()
         }
         signs = dict.fromkeys(records, (0, 0.0)) if local_rank() == 0 else {}
         if launcher_here():
             watched["the launcher"] = launcher_here()
             signs.pop(self.record, None)
-        last, waited, told = 0, 0.0, None
+        last, waited, report = 0, 0.0, None
         while not self.closed.wait(POLL):
             self._end_with_others(records)
             self._end_with_the_dead(watched)
             self._end_with_the_silent(signs)
             if beside(self.record, "stop").exists():
                 os.kill(os.getpid(), signal.SIGTERM)
-            # Counted in turns of this loop: time in which this process was suspended is no hang.
+            # Counted in turns of this loop: time in which this process was suspended is not a hang.
             waited = waited + POLL if self.inside and self.entered == last else 0.0
             last = self.entered
-            if waited > self.timeout and told is None:
-                told = threading.Thread(target=self._tell_who_is_missing, daemon=True)
-                told.start()
-            if waited > self.timeout + 8 * ANSWER:
+            if waited > self.timeout and report is None:
+                report = threading.Thread(target=self._report_hang, daemon=True)
+                report.start()
+            if waited > self.timeout + 8 * ANSWER:  # the store does not answer either
                 what = f"the process of rank 0 ({self.members[0]['host']}) cannot be reached"
                 self._fail(what, f"look at that machine and its network; {AGAIN}")
 
@@ -132,21 +131,22 @@ class Watch:
         for record in records:
             outcome = failure(record)
             if outcome is not None:
-                text = "ended: another machine of this run failed, and shows its error"
+                text = "ended: another machine of this run failed and shows its error"
                 self._leave(outcome["code"], text)
 
     def _end_with_the_dead(self, watched: dict[str, int]) -> None:
+        """Leave if a process of this launcher, or itself, is gone; watched: {name: process id}."""
         gone = [name for name, process in watched.items() if not alive(process)]
         if not gone or self.record.exists():
             return
         time.sleep(POLL)  # its launcher may know more: a signal's name
         self._fail(
-            f"{gone[0]} on {socket.gethostname()} ended without a word (kill -9, out of memory?)",
+            f"{gone[0]} on {socket.gethostname()} ended without a message (kill -9? memory?)",
             f"look at the machine's log (dmesg); {AGAIN}",
         )
 
     def _end_with_the_silent(self, signs: dict[Path, tuple[int, float]]) -> None:
-        """signs: of each launcher's record, when it last gave one and for how long it has not."""
+        """signs: for each launcher's record, time of its last sign (ns) and seconds since then."""
         for record, (last, silent) in signs.items():
             now = last
             with (
@@ -158,7 +158,7 @@ class Watch:
             if silent > SILENCE:
                 host = next(m["host"] for m in self.members if m["record"] == str(record))
                 self._fail(
-                    f"the launcher of {host} gives no sign of life since {SILENCE} s",
+                    f"the launcher on {host} has given no sign of life for {SILENCE} s",
                     f"look at that machine; {AGAIN}",
                 )
 
@@ -172,7 +172,7 @@ class Watch:
         os._exit(code)
 
     def _answer(self, store: dist.Store) -> None:
-        """Once somebody waits too long: say where this process's main thread is."""
+        """Once a process waits too long: say where this process's main thread is."""
         with contextlib.suppress(RuntimeError):  # the store is gone: there is nobody to answer
             store.wait([f"{PREFIX}/hang"], datetime.timedelta(days=1000))
             if self.closed.is_set():
@@ -181,8 +181,8 @@ class Watch:
             stack = "".join(traceback.format_stack(frame)).rstrip()
             store.set(f"{PREFIX}/stack/{self.rank}", stack)
 
-    def _tell_who_is_missing(self) -> None:
-        """One of those that wait tells who has not come, and where everybody is."""
+    def _report_hang(self) -> None:
+        """End this process with a report of who is missing, and where every process is."""
         store = self.store.clone()
         store.set(f"{PREFIX}/hang", "1")
         time.sleep(ANSWER)
@@ -191,25 +191,22 @@ class Watch:
             name = f"{PREFIX}/{what}/{rank}"
             return store.get(name).decode() if store.check([name]) else otherwise
 
-        places = [told("at", rank, "0 the start") for rank in range(self.world)]
-        counts = [int(place.split()[0]) for place in places]
-        there = [rank for rank, count in enumerate(counts) if count == max(counts)]
-        if self.rank != there[0]:
+        places = [told("at", rank, "0 the start").split(" ", 1) for rank in range(self.world)]
+        furthest = max(int(count) for count, _ in places)
+        arrived = [rank for rank, (count, _) in enumerate(places) if int(count) == furthest]
+        if self.rank != arrived[0]:
             time.sleep(5 * ANSWER)  # that one's record comes first
-        where = places[there[0]].partition(" ")[2]
         stacks = [told("stack", rank, "") for rank in range(self.world)]
         suspects = []
         for rank, member in enumerate(self.members):
             who = f"rank {rank} ({member['host']}, process {member['pid']})"
-            if rank not in there:
-                suspects.append(
-                    f"{who} has not come, its last was {places[rank].partition(' ')[2]}"
-                )
+            if rank not in arrived:
+                suspects.append(f"{who} has not arrived, it was last in {places[rank][1]}")
             if not stacks[rank]:
-                suspects.append(f"{who} gives no answer")
+                suspects.append(f"{who} does not answer")
         self._fail(
-            f"the processes wait since {self.timeout} s for each other in {where}: "
-            f"{'; '.join(suspects) or 'all have come'}",
+            f"the processes have been waiting for each other for {self.timeout} s, in "
+            f"{places[arrived[0]][1]}: {'; '.join(suspects) or 'all have arrived'}",
             f"look at that machine; {AGAIN}; DIST_TIMEOUT=SECONDS waits longer. Where they are:\n"
             + "\n".join(f"rank {rank}:\n{stack}" for rank, stack in enumerate(stacks) if stack),
         )

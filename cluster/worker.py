@@ -1,4 +1,4 @@
-"""How one of several processes ends: its launcher prints what it leaves in the failure record."""
+"""How one of several processes ends: it leaves its error in a record, which the launcher prints."""
 
 import os
 import socket
@@ -6,17 +6,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from cluster.failure_record import launched, write_record
+from cluster.failure_record import write_record
+from cluster.place import launched
 from data_utils import program
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call main() as program.run does; a failure is left for the launcher, if there is one."""
+    """Call main() as program.run does, but leave a failure for the launcher, if there is one."""
     program.run(main, tell_launcher)
 
 
 def tell_launcher(code: int, message: str) -> bool:
-    """Leave code and message in the file that RUN_RECORD names; False if nobody reads it there."""
+    """Write code and message to the record that RUN_RECORD names; False if there is none."""
     record = os.environ.get("RUN_RECORD")
     if not record:
         return False
@@ -27,7 +28,7 @@ def tell_launcher(code: int, message: str) -> bool:
 
 
 def patience(code: int) -> int:
-    """Seconds that a failing worker waits, while its watchdog looks for a better account of it.
+    """Seconds that a failing worker waits for its watchdog to find a better account of the failure.
 
     When one process dies the others fail too; an error that every rank finds is reported by rank 0.
     """

@@ -1,4 +1,4 @@
-"""Finished artefacts: the manifest that describes a folder, and the checks of who reads it.
+"""Finished artefacts: the manifest that describes a folder, and the checks that readers make.
 
 manifest.json is written last (data_utils/artefact_writer.py). Its fingerprint is the SHA-256 of
 canonical JSON over kind, format, the settings that matter to the content, counts, the inputs'
@@ -11,17 +11,18 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_utils.atomic_files import sha256
+from data_utils.atomic_files import sha256, write_json
 from data_utils.errors import ArtefactError, InputError
 
 FORMAT = 1
 MANIFEST, SETTINGS, LOCK = "manifest.json", "settings.json", ".lock"
 TEXT_FORMATS = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
 # What readers find in a folder by its name, and the folders inside that they look for: one of these
-# beside what the manifest lists would be read under a fingerprint that knows nothing of it.
+# that the manifest does not list would be read under a fingerprint that knows nothing of it.
 TAKEN = {
     "corpus": (r".+_\d+\.(bin|idx|npy)", {"tokenizer"}),
     "scores": (r".+\.(safetensors|npy|pt)", set()),
@@ -41,22 +42,68 @@ def canonical_hash(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def fingerprint(manifest: dict) -> str:
-    """What the artefact is, by content (see the head of this file)."""
-    inputs = {name: entry["fingerprint"] for name, entry in manifest["inputs"].items()}
-    files = sorted([f["name"], f["size"], f["sha256"]] for f in manifest["files"])
-    described = [manifest[name] for name in ("kind", "format", "content", "counts")]
-    return canonical_hash([*described, inputs, files])
+@dataclass(frozen=True)
+class Manifest:
+    """What a finished artefact is; `report` and `made_by` are for people and outside it."""
+
+    folder: Path
+    kind: str
+    format: int
+    content: dict
+    counts: dict
+    inputs: dict[str, dict]
+    files: list[dict]
+    report: dict
+    made_by: dict
+
+    @property
+    def fingerprint(self) -> str:
+        """What the artefact is, by content (see the head of this file)."""
+        inputs = {name: entry["fingerprint"] for name, entry in self.inputs.items()}
+        files = sorted([f["name"], f["size"], f["sha256"]] for f in self.files)
+        described = [self.kind, self.format, self.content, self.counts]
+        return canonical_hash([*described, inputs, files])
+
+    @property
+    def identity(self) -> dict:
+        """{kind, fingerprint}, for the manifests of what is made from it."""
+        return {"kind": self.kind, "fingerprint": self.fingerprint}
+
+    def write(self) -> None:
+        """Write manifest.json: from here on the artefact is finished."""
+        fields = {name: value for name, value in vars(self).items() if name != "folder"}
+        write_json(self.folder / MANIFEST, {"fingerprint": self.fingerprint, **fields})
+
+    def input_fingerprint(self, name: str) -> str | None:
+        """What the input of this name was; None if there was none."""
+        return self.inputs[name]["fingerprint"] if name in self.inputs else None
+
+    def trained_on(self, corpus: str) -> tuple[int, int] | None:
+        """The shards FIRST:LAST of a corpus (its fingerprint) that this model was trained on.
+
+        All of them where that is not known more closely, None if it was not trained on any. A
+        model that an earlier version trained without this record is an ArtefactError.
+        """
+        if "step" in self.counts and "trained_on" not in self.counts:
+            raise ArtefactError(
+                "an earlier version trained this model and did not record on which shards",
+                where=self.folder,
+                fix="train it again into another folder",
+            )
+        known = self.counts.get("trained_on", {})
+        return tuple(known[corpus] or (0, 1 << 60)) if corpus in known else None
 
 
-def read_manifest(folder: Path) -> dict | None:
-    """The manifest of a finished artefact, None where there is none; damage is an error."""
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a finished artefact, None where there is none; damage is an ArtefactError."""
     path = folder / MANIFEST
     if not path.exists():
         return None
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        good = manifest["fingerprint"] == fingerprint(manifest)
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        fingerprint = fields.pop("fingerprint")
+        manifest = Manifest(folder, **fields)
+        good = fingerprint == manifest.fingerprint
     except (ValueError, KeyError, TypeError, AttributeError):
         good = False
     if not good:
@@ -66,11 +113,11 @@ def read_manifest(folder: Path) -> dict | None:
     return manifest
 
 
-def require(folder: Path, kind: str, fix: str, *, contents: bool = False) -> dict | None:
+def require(folder: Path, kind: str, fix: str, *, contents: bool = False) -> Manifest | None:
     """Check that folder holds a usable artefact of this kind; returns its manifest.
 
     None for a folder made by others (no manifest, not begun by this code). With contents, the
-    files' checksums are compared too, which reads them whole.
+    files' checksums are compared too, which reads them whole. Raises InputError or ArtefactError.
     """
     if not folder.is_dir():
         there = "are" if kind == "scores" else "is"
@@ -80,25 +127,25 @@ def require(folder: Path, kind: str, fix: str, *, contents: bool = False) -> dic
         if (folder / SETTINGS).exists():
             raise ArtefactError(f"the {kind} is unfinished", where=folder, fix=fix)
         return None
-    if manifest["kind"] != kind:
-        found = manifest["kind"]
-        raise InputError(f"this is no {kind}", where=folder, expected=kind, found=found, fix=fix)
-    check_files(folder, manifest, fix, contents=contents)
+    if manifest.kind != kind:
+        what = f"this is not a {kind}" if kind != "scores" else "these are not scores"
+        raise InputError(what, where=folder, expected=kind, found=manifest.kind, fix=fix)
+    check_files(manifest, fix, contents=contents)
     return manifest
 
 
-def check_files(folder: Path, manifest: dict, fix: str, *, contents: bool) -> None:
+def check_files(manifest: Manifest, fix: str, *, contents: bool) -> None:
     """Compare an artefact's files with its manifest: all are there, and no more than these.
 
-    Sizes are compared, with contents checksums too. fix: of a file that is not as it was.
+    Sizes are compared, with contents checksums too. fix: for a file that is not as it was.
     """
-    for entry in manifest["files"]:
-        check_file(folder, entry, manifest["kind"], fix, contents=contents)
-    check_no_more(folder, manifest)
+    for entry in manifest.files:
+        check_file(manifest.folder, entry, manifest.kind, fix, contents=contents)
+    check_no_more(manifest)
 
 
 def check_file(folder: Path, entry: dict, kind: str, fix: str, *, contents: bool) -> None:
-    """Compare one file with its entry in the manifest."""
+    """Compare one file with its entry in the manifest; raises ArtefactError."""
     path = folder / entry["name"]
     if not path.is_file():
         raise ArtefactError(f"a file of the {kind} is missing", where=path, fix=fix)
@@ -109,12 +156,12 @@ def check_file(folder: Path, entry: dict, kind: str, fix: str, *, contents: bool
         raise ArtefactError("the file's checksum does not hold", where=path, fix=fix)
 
 
-def check_no_more(folder: Path, manifest: dict) -> None:
+def check_no_more(manifest: Manifest) -> None:
     """Refuse files that readers would take (TAKEN) and the manifest does not list."""
-    pattern, inside = TAKEN.get(manifest["kind"], ("", None))
-    if inside is None:
+    if manifest.kind not in TAKEN:
         return
-    listed = {entry["name"] for entry in manifest["files"]}
+    pattern, inside = TAKEN[manifest.kind]
+    folder, listed = manifest.folder, {entry["name"] for entry in manifest.files}
     inside = inside | {name.split("/")[0] for name in listed if "/" in name}
     with os.scandir(folder) as entries:
         found = [e.name for e in entries if re.fullmatch(pattern, e.name) and e.is_file()]
@@ -126,9 +173,9 @@ def check_no_more(folder: Path, manifest: dict) -> None:
     if more:
         others = f" (and {len(more) - 1} others)" if len(more) > 1 else ""
         raise ArtefactError(
-            f"a file{others} that the finished {manifest['kind']} was made without",
+            f"a file{others} that the finished {manifest.kind} was made without",
             where=folder / more[0],
-            fix="move it out of the folder; what belongs to it needs a folder made anew",
+            fix="move it out of the folder; to add to it, make it again in another folder",
         )
 
 
@@ -143,10 +190,10 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def input_place(folder: Path, entry: dict) -> Path:
-    """Where an input of the artefact in folder lies, by its entry in the manifest.
+    """Where an input of the artefact in folder is, by its entry in the manifest.
 
     Entries are relative by the names that the user sees: a folder of BASE_PATH may be a link to
-    another disk. If that leads nowhere, the way of the file system, through the links, is tried.
+    another disk. If that does not exist, the file system's way, through the links, is tried.
     """
     place = folder.absolute() / entry["path"]
     by_name, by_links = Path(os.path.normpath(place)), Path(os.path.realpath(place))
@@ -156,12 +203,12 @@ def input_place(folder: Path, entry: dict) -> Path:
 def identity(folder: Path, kind: str, fix: str, *, contents: bool = False) -> dict:
     """{kind, fingerprint} of an input artefact, for the manifests of what is made from it.
 
-    Without a manifest the fingerprint covers names, sizes and checksums of the files, of larger
-    ones but a model's only over their ends: enough to notice that another is in its place.
+    Without a manifest the fingerprint covers names, sizes and checksums of the files; those of
+    large files, except a model's, cover only their ends: enough to notice a replacement.
     """
     manifest = require(folder, kind, fix, contents=contents)
     if manifest is not None:
-        return {"kind": kind, "fingerprint": manifest["fingerprint"]}
+        return manifest.identity
     files = []
     for path in sorted(p for p in files_below(folder) if p.name != LOCK):
         size = path.stat().st_size

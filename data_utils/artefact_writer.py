@@ -1,7 +1,7 @@
 """Output folders of stages: one writer, begun with its settings, finished by the manifest.
 
-What a folder was begun with stands in settings.json; a stage that can go on inside one keeps a
-record of its progress beside it, progress.*, which goes when the artefact is finished.
+settings.json says what a folder was begun with; a stage that can resume inside one keeps a record
+of its progress beside it, progress.*, which goes when the artefact is finished.
 """
 
 import contextlib
@@ -9,35 +9,37 @@ import errno
 import fcntl
 import json
 import os
+import platform
 import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from data_utils.artefact import (
     FORMAT,
     LOCK,
-    MANIFEST,
     SETTINGS,
+    Manifest,
+    check_file,
     check_files,
-    fingerprint,
     read_manifest,
 )
 from data_utils.atomic_files import ELSEWHERE, UNSUPPORTED, remove_leftovers, sha256, write_json
 from data_utils.errors import ArtefactError, EnvironmentFault, InputError
-from data_utils.versions import versions
 
 PROGRESS = "progress.json"
+PACKAGES = ("torch", "transformers", "deepspeed", "tokenizers", "numpy")  # may change a result
 
 
 @contextlib.contextmanager
 def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold the folder's one writer's lock.
+    """Hold the folder's lock, which keeps other writers out.
 
-    A second writer is refused with host and process of the first, or waits for its end. A file
-    system without locks is refused, too: two writers would spoil the folder unseen.
+    A second writer waits, or is refused (InputError) and told host and process of the first. A
+    file system without locks is an EnvironmentFault: two writers would damage the folder unnoticed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOCK, "a+", encoding="utf-8") as file:
@@ -54,8 +56,7 @@ def lock(folder: Path, *, wait: bool = False) -> Iterator[None]:
             if error.errno not in UNSUPPORTED | {errno.ENOLCK}:
                 raise
             raise EnvironmentFault(
-                f"this file system has no locks, by which one writer keeps others out "
-                f"({error.strerror})",
+                f"this file system has no locks, which keep a second writer out ({error.strerror})",
                 where=folder,
                 fix=f"mount it with them (Lustre: -o flock; NFS: not nolock), or {ELSEWHERE}",
             ) from error
@@ -86,8 +87,8 @@ class Output:
     allowed: frozenset[str] | None = None
     changes: list[dict] = field(default_factory=list)
 
-    def make(self, work: Callable[[], None]) -> dict:
-        """Do the work, which ends with finish(), unless that was done before; the manifest."""
+    def make(self, work: Callable[[], None]) -> Manifest:
+        """Do the work, which ends with finish(), unless that was done before."""
         with lock(self.folder):
             if self.begin().done:
                 print(f"{self.folder} is there already")
@@ -99,8 +100,8 @@ class Output:
         """Make the folder ready, or find that it is done; what others made is never touched."""
         manifest = read_manifest(self.folder)
         if manifest is not None:
-            self._refuse(self._differences(manifest["content"], manifest["inputs"]), done=True)
-            check_files(self.folder, manifest, remedy(self.folder), contents=False)
+            self._refuse(self._differences(manifest.content, manifest.inputs), done=True)
+            check_files(manifest, remedy(self.folder), contents=False)
             self._end()
             return self
         former = read_settings(self.folder)
@@ -125,31 +126,31 @@ class Output:
         counts: dict,
         report: dict | None = None,
         linked: dict[str, dict] | None = None,
-    ) -> dict:
+    ) -> Manifest:
         """Write the manifest over the named files; from here on the artefact is finished.
 
+        counts: what programs read later. report: for people only; no program acts on it.
         linked: entries of files that are another artefact's own, whose manifest has their checksum.
         """
         remove_leftovers(self.folder)
-        manifest = {
-            "kind": self.kind,
-            "format": FORMAT,
-            "content": self.content,
-            "counts": counts,
-            "inputs": self.entries(),
-            "files": [
-                (linked or {}).get(name) or describe(self.folder, name) for name in sorted(files)
-            ],
-            "report": report or {},
-            "made_by": self._made_by(),
-        }
-        manifest = {"fingerprint": fingerprint(manifest), **manifest}
-        write_json(self.folder / MANIFEST, manifest)
+        taken = linked or {}
+        manifest = Manifest(
+            folder=self.folder,
+            kind=self.kind,
+            format=FORMAT,
+            content=self.content,
+            counts=counts,
+            inputs=self.entries(),
+            files=[taken.get(name) or describe(self.folder, name) for name in sorted(files)],
+            report=report or {},
+            made_by=self._made_by(),
+        )
+        manifest.write()
         self._end()
         return manifest
 
     def _end(self) -> None:
-        """A stage's record of its progress, progress.*, is of no use any more."""
+        """Remove the stage's record of its progress, which is of no use any more."""
         self.done = True
         for path in self.folder.glob("progress.*"):
             path.unlink()
@@ -190,7 +191,7 @@ class Output:
         ]
 
     def _refuse(self, differences: list[dict], *, done: bool = False) -> None:
-        """One error that shows all differences, if there are any."""
+        """One InputError that shows all differences, if there are any."""
         if not differences:
             return
         names = [difference["name"] for difference in differences]
@@ -210,6 +211,15 @@ class Output:
             fix=f"use the former {' and '.join(names)}, {allow}another output folder, "
             "or remove this one",
         )
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that can change a result."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _now() -> str:
@@ -244,9 +254,9 @@ def read_settings(folder: Path) -> dict | None:
 
 
 def read_progress(folder: Path) -> dict | None:
-    """What the stage wrote to progress.json, None where it has not; {"files": {name: size}, ...}.
+    """What the stage wrote to progress.json, {"files": {name: size}, ...}; None if it did not.
 
-    These files count as finished: one that is not there with its size is an error.
+    These files count as finished: one that does not exist with its size is an ArtefactError.
     """
     path = folder / PROGRESS
     if not path.exists():
@@ -278,6 +288,6 @@ def remedy(folder: Path) -> str:
 
 def check_finished(folder: Path, sizes: dict[str, int]) -> None:
     """Files that an unfinished artefact counts as finished must be there with these sizes."""
-    files = [{"name": name, "size": size} for name, size in sizes.items()]
-    unfinished = {"kind": "unfinished artefact", "files": files}
-    check_files(folder, unfinished, remedy(folder), contents=False)
+    for name, size in sizes.items():
+        entry = {"name": name, "size": size}
+        check_file(folder, entry, "unfinished artefact", remedy(folder), contents=False)

@@ -14,7 +14,7 @@ from typing import IO, Any
 
 from data_utils.errors import EnvironmentFault, InputError
 
-# What file systems answer to a call that they do not have.
+# Error numbers of a file system that lacks a call.
 UNSUPPORTED = {errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ENOTTY}
 AT_FDCWD, RENAME_NOREPLACE = -100, 1
 ELSEWHERE = "choose a folder on another file system (BASE_PATH or SAVE)"
@@ -24,7 +24,7 @@ ELSEWHERE = "choose a folder on another file system (BASE_PATH or SAVE)"
 def atomic_file(path: Path, mode: str = "wb") -> Iterator[IO]:
     """Open a temporary file beside path; on success it is fsynced and renamed to path.
 
-    Text is UTF-8; what that cannot write (bytes of a path that are no text) stays as an escape,
+    Text is UTF-8; what that cannot write (bytes of a path that are not text) stays as an escape,
     which JSON reads back.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
@@ -60,7 +60,7 @@ def remove_leftovers(folder: Path) -> None:
 
 @contextlib.contextmanager
 def where_supported() -> Iterator[None]:
-    """Go on without what this file system does not have, where only its comfort is lost."""
+    """Continue without a call that this file system lacks, where nothing essential is lost."""
     try:
         yield
     except OSError as error:
@@ -87,8 +87,8 @@ def fsync_folder(folder: Path) -> None:
 def place(temporary: Path, target: Path) -> None:
     """Give a whole file its name unless that is taken: FileExistsError, and the other one stays.
 
-    By a hard link; file systems without them (exFAT, many of FUSE's) by a rename that does not
-    replace. temporary may be there afterwards. One that has neither is an EnvironmentFault.
+    By a hard link, or, on file systems without them (exFAT, many of FUSE's), by a rename that does
+    not replace; with neither it is an EnvironmentFault. temporary may still exist afterwards.
     """
     try:
         os.link(temporary, target)
@@ -100,7 +100,7 @@ def place(temporary: Path, target: Path) -> None:
     number = rename_no_replace(*names)
     if number in UNSUPPORTED:
         raise EnvironmentFault(
-            "this file system has neither hard links nor renames that replace nothing",
+            "this file system has neither hard links nor renames that do not replace",
             where=target.parent,
             fix=ELSEWHERE,
         )
@@ -124,7 +124,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, fix: str) -> Any:
-    """The value in a JSON file that no manifest vouches for; one that is no JSON is an error."""
+    """The value in a JSON file that no manifest vouches for; InputError if it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:

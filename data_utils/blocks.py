@@ -1,9 +1,9 @@
 """Elastic blocks: any number of workers on any nodes finish one job together.
 
 A job is cut into numbered blocks. A worker takes one that is missing, computes it and publishes it
-under its name (disk.place): the first one stays, a late twin is discarded. A claim file with a
-heartbeat keeps two workers from the same block; it saves work, and correctness never rests on it.
-Whatever a worker has to tell the others (`note`, a line of text) stands in its claim.
+under its name (atomic_files.place): the first one stays, a late twin is discarded. A claim file
+with a heartbeat keeps two workers from the same block; it saves work, and correctness never rests
+on it.
 """
 
 import contextlib
@@ -23,21 +23,24 @@ STALE = 6 * HEARTBEAT
 FIRST_WAIT = 0.5  # seconds; doubled up to a heartbeat while others hold all that is missing
 
 
+def block_path(folder: Path, block: int) -> Path:
+    """The published file of a block."""
+    return folder / f"block_{block:06d}.safetensors"
+
+
 @dataclass
 class Blocks:
-    """The blocks 0..count-1 of one job in a folder, as files block_000000<suffix>."""
+    """The blocks 0..count-1 of one job in a folder, as one worker sees them."""
 
     folder: Path
     count: int
-    suffix: str
     # Nodes cloned from one image may have equal host names and process ids.
     worker: str = field(default_factory=lambda: f"{socket.gethostname()}-{uuid.uuid4().hex}")
     held: Path | None = None  # the claim of the block in work
-    note: str = ""
 
     def path(self, block: int) -> Path:
         """The published file of a block."""
-        return self.folder / f"block_{block:06d}{self.suffix}"
+        return block_path(self.folder, block)
 
     def missing(self) -> list[int]:
         """Numbers of the blocks that are not published yet."""
@@ -100,26 +103,15 @@ class Blocks:
                 time.sleep(wait)
             wait = FIRST_WAIT if taken else min(2 * wait, HEARTBEAT)
 
-    def notes(self) -> list[str]:
-        """What the living workers have to tell, this one's own not included."""
-        found = []
-        for claim in self.folder.glob(".claim_*"):
-            with contextlib.suppress(OSError, UnicodeDecodeError):
-                if claim != self.held and not self._stale(claim):
-                    found.append(claim.read_text(encoding="utf-8"))
-        return found
-
     def _claim(self, block: int) -> bool:
         claim = self.held = self._claim_path(block)
         try:
             os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-            self._beat(claim)
             return True
         except FileExistsError:
             with contextlib.suppress(FileNotFoundError):
                 if self._stale(claim):
                     os.utime(claim)  # a rare twin does no harm
-                    self._beat(claim)
                     return True
         self.held = None
         return False
@@ -128,7 +120,7 @@ class Blocks:
         return self.folder / f".claim_{block:06d}"
 
     def _stale(self, claim: Path) -> bool:
-        """Whether its worker is dead; a time to come is the work of a clock that was set back."""
+        """Whether its worker is dead; a future time means that a clock was set back."""
         return abs(self._now() - claim.stat().st_mtime) > STALE
 
     def _now(self) -> float:
@@ -141,19 +133,14 @@ class Blocks:
             os.close(descriptor)
             probe.unlink(missing_ok=True)
 
-    def _beat(self, claim: Path) -> None:
-        with contextlib.suppress(FileNotFoundError), open(claim, "r+", encoding="utf-8") as file:
-            file.write(self.note)
-            file.truncate()
-            os.utime(file.fileno())
-
     @contextlib.contextmanager
     def _heartbeat(self, block: int) -> Iterator[None]:
         claim, done = self._claim_path(block), threading.Event()
 
         def beat() -> None:
             while not done.wait(HEARTBEAT):
-                self._beat(claim)
+                with contextlib.suppress(FileNotFoundError):
+                    os.utime(claim)
 
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()

@@ -1,7 +1,7 @@
-"""The errors a user sees: what is wrong, where, what was expected and found, and how to mend it.
+"""The errors a user sees: what is wrong, where, what was expected and found, and how to fix it.
 
 Exit codes: 2 the user's input, 3 a corrupt or unfinished artefact, 4 the environment, 75 stopped
-by a signal with the work saved. Anything else is a fault of this code: 1, with its traceback.
+by a signal with the work saved. Anything else is a bug in this code: 1, with its traceback.
 """
 
 import copyreg
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class ProgramError(Exception):
-    """An error whose text is the one message that the user gets."""
+    """An error whose text is the only message that the user gets."""
 
     code = 1
 
@@ -31,12 +31,12 @@ class ProgramError(Exception):
         super().__init__(f"{text}. Fix: {fix}")
 
     def __reduce__(self) -> tuple:
-        """Pickled as its text: a pool's worker hands it to its parent."""
+        """Pickle it as its text, for a pool's worker that hands it to its parent."""
         return copyreg.__newobj__, (type(self), str(self))
 
 
 class InputError(ProgramError):
-    """The user's flags or files do not fit."""
+    """The user's flags or files are wrong or do not belong together."""
 
     code = 2
 
@@ -48,7 +48,7 @@ class ArtefactError(ProgramError):
 
 
 class EnvironmentFault(ProgramError):
-    """The machine cannot do what is asked: disk full, no permission, no network, no such device."""
+    """The machine cannot do what is asked: disk full, no permission, no network, missing device."""
 
     code = 4
 
@@ -59,28 +59,26 @@ class Stopped(ProgramError):
     code = 75
 
     def __init__(self, what: str) -> None:
-        Exception.__init__(self, f"STOPPED {what}. The same command goes on from here.")
+        Exception.__init__(self, f"STOPPED {what}. The same command resumes from here.")
 
 
 def from_os_error(error: BaseException) -> EnvironmentFault | None:
-    """The EnvironmentFault for a failed system call that is no fault of this code, else None."""
+    """The EnvironmentFault for a system call that failed through no fault of this code, or None."""
+    again = "then run the same command again: nothing finished is lost"
+    write = "choose a folder that you may write to (BASE_PATH or SAVE)"
+    other = "this file system cannot do that: choose a folder on another one"
+    file = "a file is where a folder should be: move it, or choose another folder"
     fixes = {
-        errno.ENOSPC: "free some space, then run the same command again: nothing finished is lost",
-        errno.EDQUOT: "raise the quota, then run the same command again: nothing finished is lost",
-        errno.EFBIG: "raise the limit of a file's size (ulimit -f), then run the command again",
-        errno.EIO: "look at the disk or the network's file system, then run the command again",
-        errno.EROFS: "choose a folder that can be written (BASE_PATH or SAVE)",
-        errno.EACCES: "give yourself permission, or choose another folder (BASE_PATH or SAVE)",
-        errno.EPERM: "give yourself permission, or choose another folder (BASE_PATH or SAVE)",
-        **dict.fromkeys(
-            (errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK, errno.EXDEV, errno.ENODEV),
-            "this file system cannot do that: choose a folder on another one",
-        ),
+        errno.ENOSPC: f"free some space, {again}",
+        errno.EDQUOT: f"raise the quota, {again}",
+        errno.EFBIG: f"raise the limit of a file's size (ulimit -f), {again}",
+        errno.EMFILE: f"raise the limit of open files (ulimit -n), {again}",
+        **dict.fromkeys((errno.EIO, errno.ESTALE), f"check the disk or network mount, {again}"),
+        **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), write),
+        **dict.fromkeys((errno.ENOTSUP, errno.ENOSYS, errno.ENOLCK), other),
+        **dict.fromkeys((errno.EXDEV, errno.ENODEV), other),
         errno.ENAMETOOLONG: "choose a shorter path",
-        errno.ESTALE: "look at the network's file system, then run the same command again",
-        errno.EMFILE: "raise the limit of open files (ulimit -n), then run the command again",
-        errno.EEXIST: "a file is in this folder's place: move it away or choose another folder",
-        errno.ENOTDIR: "a part of this path is a file: move it away or choose another folder",
+        **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), file),
     }
     seen: set[int] = set()
     while error is not None and id(error) not in seen:

@@ -1,4 +1,4 @@
-"""Work that is done ahead of the one who takes it, of a bounded number of items."""
+"""Work done ahead of its consumer, on a bounded number of items."""
 
 import functools
 from collections import deque
@@ -12,7 +12,7 @@ Item, Done = TypeVar("Item"), TypeVar("Done")
 def ahead(
     start: Callable[[Item], Future[Done]], items: Iterable[Item], count: int
 ) -> Iterator[Done]:
-    """Results of start(item) in the order of the items; at most `count` more of them are begun."""
+    """Results of start(item) in the order of the items; at most `count` more are in progress."""
     coming: deque[Future[Done]] = deque()
     for item in items:
         coming.append(start(item))
@@ -23,7 +23,7 @@ def ahead(
 
 
 def in_thread(work: Callable[[Item], Done], items: Iterable[Item], count: int) -> Iterator[Done]:
-    """work(item) of each item in order, done by a thread that is `count` items before the taker."""
+    """work(item) of each item in order, done by a thread that is at most `count` items ahead."""
     thread = ThreadPoolExecutor(1)
     try:
         yield from ahead(functools.partial(thread.submit, work), items, count)

@@ -1,8 +1,8 @@
 """The order of training data, as arithmetic: nothing to save, nothing to replay.
 
-One endless stream: sample n is row n mod N of epoch n div N, or of its keyed permutation with
-shuffle. Step t uses samples t G .. t G + G - 1 of it (G: global batch); ranks and micro-batches
-only cut that range up.
+One endless stream: sample n is row n mod N of epoch n div N, or, with shuffle, of its keyed
+permutation. Step t uses samples t G .. t G + G - 1 (G: global batch); ranks and micro-batches only
+divide that range.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ ROUNDS = 4
 
 
 def rows_of(samples: np.ndarray, n_rows: int, shuffle_seed: int | None = None) -> np.ndarray:
-    """Corpus rows of the given sample numbers, [len(samples)] int64."""
+    """Corpus rows of the sample numbers, [len(samples)] int64; not shuffled without a seed."""
     samples = np.asarray(samples, np.int64)
     epochs, places = np.divmod(samples, n_rows)
     if shuffle_seed is None:
@@ -26,7 +26,7 @@ def rows_of(samples: np.ndarray, n_rows: int, shuffle_seed: int | None = None) -
 
 
 def step_samples(step: int, global_batch: int) -> np.ndarray:
-    """Sample numbers of a step (steps from 0), [global_batch] int64."""
+    """Sample numbers of a step (counted from 0), [global_batch] int64."""
     return np.arange(step * global_batch, (step + 1) * global_batch, dtype=np.int64)
 
 

@@ -15,21 +15,24 @@ All numbers are little-endian.
 
 import os
 import re
+import resource
 import struct
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
 from data_utils.atomic_files import atomic_file
-from data_utils.errors import ArtefactError
-from data_utils.mapped import map_files
+from data_utils.errors import ArtefactError, EnvironmentFault
 
 MAGIC = b"MMIDIDX\0\0"
 HEADER = struct.Struct("<9sQBQQ")
 TOKEN_TYPES = {4: np.dtype("<i4"), 8: np.dtype("<u2")}
-BLOCK = 1 << 20  # rows looked up together: all rows of a corpus would need several numbers each
+SIDES = {"domain": np.dtype("u1"), "source_row": np.dtype("<i8")}  # name_K.npy, one per row
+ROWS = 1 << 16  # checked together: their numbers stay in the processor's cache
+OPEN_FILES, OTHER_FILES = 1 << 16, 128  # at most; besides the shards
 VERIFY = "python3 tools/verify.py on its folder shows all damage; get or make the shard again"
 
 
@@ -68,45 +71,135 @@ def write_index(prefix: Path, lengths: np.ndarray, dtype: np.dtype) -> None:
         file.write(np.arange(len(lengths) + 1, dtype="<i8"))
 
 
-@dataclass(frozen=True)
-class Header:
-    """What a shard's index says of it: sequences, and tokens in its .bin."""
+class Shard:
+    """One shard, memory-mapped when it is first read: two open files for as long as it lives."""
 
-    prefix: Path
-    dtype: np.dtype
-    sequences: int
-    index_size: int
-    tokens: int
-
-
-def read_header(prefix: Path) -> Header:
-    """Compare a shard's two files; disagreement is an ArtefactError that names the file."""
-    index, data = prefix.with_name(prefix.name + ".idx"), prefix.with_name(prefix.name + ".bin")
-    for path in (index, data):
-        if not path.is_file():
-            raise ArtefactError("a file of a shard is missing", where=path, fix=VERIFY)
-    with open(index, "rb") as file:
-        head = file.read(HEADER.size)
+    def __init__(self, prefix: Path) -> None:
+        """Compare its two files; raises an ArtefactError that names the one that does not fit."""
+        self.prefix = prefix
+        self.index, self.data = Path(f"{prefix}.idx"), Path(f"{prefix}.bin")
+        for path in (self.index, self.data):
+            if not path.is_file():
+                raise ArtefactError("a file of a shard is missing", where=path, fix=VERIFY)
+        with open(self.index, "rb") as file:
+            head = file.read(HEADER.size)
         if len(head) < HEADER.size or head[:9] != MAGIC:
-            raise ArtefactError("this is no MMIDIDX index", where=index, fix=VERIFY)
-        _, version, code, n, entries = HEADER.unpack(head)
+            raise ArtefactError("this is not an MMIDIDX index", where=self.index, fix=VERIFY)
+        _, version, code, self.rows, entries = HEADER.unpack(head)
         if version != 1 or code not in TOKEN_TYPES:
             raise ArtefactError(
                 "unknown index format",
-                where=index,
+                where=self.index,
                 expected="version 1 with tokens of type 4 (int32) or 8 (uint16)",
                 found=f"version {version}, type {code}",
                 fix=VERIFY,
             )
-        index_size = HEADER.size + 12 * n + 8 * entries
-        _same_size(index, index_size, "wrong size")
-        last = [
-            int.from_bytes(os.pread(file.fileno(), size, place), "little", signed=True)
-            for size, place in ((8, HEADER.size + 12 * n - 8), (4, HEADER.size + 4 * n - 4))
-        ]
-    size = last[0] + last[1] * TOKEN_TYPES[code].itemsize if n else 0
-    _same_size(data, size, "the tokens do not fit the index beside them")
-    return Header(prefix, TOKEN_TYPES[code], n, index_size, size // TOKEN_TYPES[code].itemsize)
+        self.dtype = TOKEN_TYPES[code]
+        self.places = HEADER.size, HEADER.size + 4 * self.rows  # of lengths, of offsets
+        _same_size(self.index, HEADER.size + 12 * self.rows + 8 * entries, "wrong size")
+        lengths, offsets = self.read(max(self.rows - 1, 0), 1 if self.rows else 0)
+        size = int(offsets[0]) + int(lengths[0]) * self.dtype.itemsize if self.rows else 0
+        _same_size(self.data, size, "the size does not match the index")
+        self.size = size // self.dtype.itemsize  # tokens
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def read(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """(lengths int32, offsets int64 in bytes) of rows first .. first + count - 1, [count] each.
+
+        Read, not mapped: all pages of a large corpus would count as this process's memory.
+        """
+        lengths, offsets = self.places
+        return (
+            np.fromfile(self.index, "<i4", count, offset=lengths + 4 * first),
+            np.fromfile(self.index, "<i8", count, offset=offsets + 8 * first),
+        )
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each row, [rows] int32."""
+        return np.ndarray(self.rows, "<i4", self._numbers, self.places[0])
+
+    @cached_property
+    def offsets(self) -> np.ndarray:
+        """Where each row begins in the .bin, [rows] int64 in bytes."""
+        return np.ndarray(self.rows, "<i8", self._numbers, self.places[1])
+
+    @cached_property
+    def _numbers(self) -> np.ndarray:
+        return map_file(self.index)
+
+    @cached_property
+    def tokens(self) -> np.ndarray:
+        """The tokens of all rows, back to back."""
+        # An empty file cannot be mapped.
+        return map_file(self.data).view(self.dtype) if self.size else np.empty(0, self.dtype)
+
+    def spans(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(first token of each row in tokens, its length), [len(rows)] int64 each.
+
+        Raises an ArtefactError that names a row whose tokens are not in the .bin.
+        """
+        offsets, lengths = self.offsets[rows], self.lengths[rows].astype(np.int64)
+        starts, rest = np.divmod(offsets, self.dtype.itemsize)
+        bad = (starts < 0) | (lengths < 0) | (starts > self.size - lengths) | (rest != 0)
+        if bad.any():
+            self.refuse(rows[bad.argmax()], "points outside its .bin")
+        return starts, lengths
+
+    def side_file(self, name: str) -> Path:
+        """Where its side file of this name (SIDES) is, if it has one."""
+        return self.prefix.with_name(f"{name}_{self.prefix.name.rpartition('_')[2]}.npy")
+
+    def side(self, name: str) -> np.ndarray:
+        """Its side file, mapped, [rows]; raises an ArtefactError if it does not fit."""
+        path, fix = self.side_file(name), "make the corpus again"
+        try:
+            values = np.load(path, mmap_mode="r", allow_pickle=False)
+        except FileNotFoundError:
+            raise ArtefactError("a file of the corpus is missing", where=path, fix=fix) from None
+        except (ValueError, EOFError) as error:
+            raise ArtefactError(f"not readable ({error})", where=path, fix=fix) from error
+        if values.shape != (self.rows,) or values.dtype != SIDES[name]:
+            raise ArtefactError(
+                "the file does not fit its shard",
+                where=path,
+                expected=f"{self.rows} rows of {SIDES[name]}",
+                found=f"{' x '.join(map(str, values.shape))} of {values.dtype}",
+                fix=fix,
+            )
+        return values
+
+    def longest_row(self) -> tuple[int, int]:
+        """(tokens of its longest row, the number of that row), (0, 0) without rows.
+
+        Reads 12 bytes per row, once per process. Raises an ArtefactError that names a row without
+        tokens or one that does not begin where the row before it ends.
+        """
+        state = os.stat(self.index)
+        return _longest_row(self.prefix, state.st_ino, state.st_mtime_ns)
+
+    def refuse(self, row: int, what: str) -> NoReturn:
+        """Raise the ArtefactError of a row."""
+        raise ArtefactError(f"row {row} of the shard {what}", where=self.index, fix=VERIFY)
+
+
+@lru_cache(maxsize=1 << 12)
+def _longest_row(prefix: Path, *_: int) -> tuple[int, int]:
+    shard, longest, expected = Shard(prefix), (0, 0), 0
+    for start in range(0, len(shard), ROWS):
+        lengths, offsets = shard.read(start, min(ROWS, len(shard) - start))
+        ends = expected + np.cumsum(lengths, dtype=np.int64)
+        bad = (lengths < 1) | (offsets != (ends - lengths) * shard.dtype.itemsize)
+        if bad.any():
+            row = int(bad.argmax())
+            none, apart = f"has {lengths[row]} tokens", "does not begin where the last one ends"
+            shard.refuse(start + row, none if lengths[row] < 1 else apart)
+        at = int(lengths.argmax())
+        longest = max(longest, (int(lengths[at]), -start - at))  # of equal ones the first
+        expected = int(ends[-1])
+    return longest[0], -longest[1]
 
 
 def _same_size(path: Path, size: int, what: str) -> None:
@@ -115,146 +208,35 @@ def _same_size(path: Path, size: int, what: str) -> None:
         raise ArtefactError(what, where=path, expected=f"{size} bytes", found=found, fix=VERIFY)
 
 
-@dataclass(frozen=True)
-class Shard:
-    """One memory-mapped shard: lengths [n] int32, offsets [n] int64 in bytes, tokens [all]."""
-
-    prefix: Path
-    lengths: np.ndarray
-    offsets: np.ndarray
-    tokens: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.lengths)
+def map_file(path: Path) -> np.ndarray:
+    """The bytes of a file, [size] uint8, read-only; all processes of a machine share its pages."""
+    return np.memmap(path, np.uint8, "r").view(np.ndarray)  # a plain array is sliced faster
 
 
-class Shards:
-    """Memory-mapped shards, their tokens as one array: tokens [all], zeros between the files."""
+def allow_open_files(shards: int) -> None:
+    """Raise this process's limit of open files to OPEN_FILES, or as far as the system allows.
 
-    def __init__(self, prefixes: Sequence[Path]) -> None:
-        self.headers = [read_header(prefix) for prefix in prefixes]
-        self.dtype = self.headers[0].dtype
-        for header in self.headers:
-            if header.dtype != self.dtype:
-                raise ArtefactError(
-                    f"tokens of another type than those of {prefixes[0].name}",
-                    where=f"{header.prefix}.idx",
-                    expected=self.dtype,
-                    found=header.dtype,
-                    fix="put corpora of different token types into folders of their own",
-                )
-        self.index, self.index_starts = map_files(
-            [Path(f"{prefix}.idx") for prefix in prefixes], [h.index_size for h in self.headers]
-        )
-        data, starts = map_files(
-            [Path(f"{prefix}.bin") for prefix in prefixes],
-            [h.tokens * self.dtype.itemsize for h in self.headers],
-        )
-        self.tokens = data.view(self.dtype)
-        sizes = np.array([h.tokens for h in self.headers], np.int64) * self.dtype.itemsize
-        sequences = np.array([h.sequences for h in self.headers], np.int64)
-        self.starts = np.cumsum(np.append(0, sequences))
-        # A line a shard: where row 0 would have its length and its offset in the index if the
-        # shard had it, the bytes of the .bin, and its first token in tokens.
-        lengths = self.index_starts + HEADER.size - 4 * self.starts[:-1]
-        offsets = self.index_starts + HEADER.size + 4 * sequences - 8 * self.starts[:-1]
-        self._table = np.stack([lengths, offsets, sizes, starts // self.dtype.itemsize], axis=1)
-        # The format aligns nothing, so numbers may begin at any byte of the index.
-        self._four, self._eight = windows(self.index, 4), windows(self.index, 8)
-
-    def __getitem__(self, number: int) -> Shard:
-        """One of the shards, as views."""
-        header, start = self.headers[number], self._table[number, 3]
-        n, place = header.sequences, self.index_starts[number] + HEADER.size
-        lengths = np.ndarray(n, "<i4", self.index, place)
-        offsets = np.ndarray(n, "<i8", self.index, place + 4 * n)
-        return Shard(header.prefix, lengths, offsets, self.tokens[start : start + header.tokens])
-
-    def locate(self, rows: np.ndarray) -> np.ndarray:
-        """Number of the shard of each row, [len(rows)] int64; a row beyond is an IndexError."""
-        if len(rows) and not 0 <= rows.min() <= rows.max() < self.starts[-1]:
-            raise IndexError(f"rows outside 0 .. {self.starts[-1] - 1}")
-        return self.starts[1:].searchsorted(rows, side="right")
-
-    def lengths(self, rows: np.ndarray) -> np.ndarray:
-        """Tokens of each row, [len(rows)] int64."""
-        lengths = np.empty(len(rows), np.int64)
-        for start in range(0, len(rows), BLOCK):
-            part = rows[start : start + BLOCK]
-            places = self._table[self.locate(part), 0] + 4 * part
-            lengths[start : start + BLOCK] = self._four[places].view("<i4")[:, 0]
-        self._check(lengths < 0, rows)
-        return lengths
-
-    def spans(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(first token of each row in tokens, its length), [len(rows)] int64 each."""
-        table = self._table[self.locate(rows)]
-        lengths = self._four[table[:, 0] + 4 * rows].view("<i4")[:, 0].astype(np.int64)
-        offsets = self._eight[table[:, 1] + 8 * rows].view("<i8")[:, 0]
-        self._check_spans(offsets, lengths, table[:, 2], rows)
-        return table[:, 3] + offsets // self.dtype.itemsize, lengths
-
-    def ascending_spans(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What spans() gives of ascending rows, from a stretch of each index: a fifth of its time.
-
-        Rows far apart cost the stretch between them, 12 bytes a row.
-        """
-        if len(rows) == 0:
-            return self.spans(rows)
-        starts, lengths = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
-        self.locate(rows[[0, -1]])
-        borders = rows.searchsorted(self.starts).tolist()
-        for number in range(len(self.headers)):
-            part = slice(borders[number], borders[number + 1])
-            if part.start == part.stop:
-                continue
-            local = rows[part] - self.starts[number]
-            stretch, inside = slice(local[0], local[-1] + 1), local - local[0]
-            shard, (_, _, size, first) = self[number], self._table[number]
-            offsets = shard.offsets[stretch].take(inside)
-            lengths[part] = shard.lengths[stretch].take(inside)
-            self._check_spans(offsets, lengths[part], size, rows[part])
-            starts[part] = first + offsets // self.dtype.itemsize
-        return starts, lengths
-
-    def _check_spans(
-        self, offsets: np.ndarray, lengths: np.ndarray, sizes: np.ndarray, rows: np.ndarray
-    ) -> None:
-        itemsize = self.dtype.itemsize
-        behind = sizes - offsets - itemsize * lengths
-        # A number is negative if its sign bit is set, so one of three is if that of their OR is.
-        self._check(((offsets | lengths | behind) < 0) | (offsets % itemsize != 0), rows)
-
-    def _check(self, bad: np.ndarray, rows: np.ndarray) -> None:
-        if not bad.any():
-            return
-        row = rows[bad.argmax()]
-        number = int(self.locate(row[None])[0])
-        raise ArtefactError(
-            f"row {row - self.starts[number]} of the shard points outside its .bin",
-            where=f"{self.headers[number].prefix}.idx",
-            fix=VERIFY,
-        )
-
-
-def windows(values: np.ndarray, length: int) -> np.ndarray:
-    """All stretches of `length` values, [len(values) - length + 1, length], as a view.
-
-    An index into it copies whole stretches, which is much faster than an index for each value.
+    250 mapped shards would use up half of the usual 1,024. Raises an EnvironmentFault if the hard
+    limit is too low for this number of shards.
     """
-    shape = (len(values) - length + 1, length)
-    return np.ndarray(shape, values.dtype, values, strides=(values.itemsize, values.itemsize))
-
-
-def open_shard(prefix: Path) -> Shard:
-    """Map one shard."""
-    return Shards([prefix])[0]
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+    needed = 2 * shards + OTHER_FILES
+    if needed > most:
+        raise EnvironmentFault(
+            f"a corpus of {shards} shards needs more open files than the system allows",
+            expected=f"a limit of at least {needed}",
+            found=most,
+            fix="raise the hard limit (ulimit -Hn), or make larger shards (SHARD_SIZE)",
+        )
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def find_shards(folder: Path, split: str) -> list[Path]:
-    """Prefixes split_0, split_1, ... of a folder; a hole in the numbering is an error.
+    """Prefixes split_0, split_1, ... of a folder; raises an ArtefactError if a number is missing.
 
-    An empty .bin without .idx, which the original leaves behind a full shard, is no shard.
+    An empty .bin without .idx, which the original leaves after a full shard, is not a shard.
     """
     numbers = set()
     for path in folder.iterdir():

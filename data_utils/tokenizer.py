@@ -21,13 +21,13 @@ FILES = (
     "tokenizer.model",
     "chat_template.jinja",
 )
-LARGEST = 1 << 24  # no model has so many embeddings; tables over ids would fill the memory
-# Over tokenizer_config.json's, which would change what tokenizer.json says.
+LARGEST = 1 << 24  # no model has that many embeddings; tables over ids would fill the memory
+# These override tokenizer_config.json, which would change what tokenizer.json says.
 AS_IN_THE_FILE = {
     "fix_mistral_regex": False,
     "split_special_tokens": False,
     "clean_up_tokenization_spaces": False,
-    "model_max_length": int(1e30),  # as where none is given: only a warning about longer texts
+    "model_max_length": int(1e30),  # as if not given: it only warns about longer texts
 }
 PROBE = (
     "The quick brown fox; don't! 3.14159 \t e = mc^2\n\n\nDéjà vu — naïve café. 東京 — "
@@ -48,10 +48,10 @@ def has_tokenizer(folder: Path) -> bool:
 def load_tokenizer(folder: Path, fix: str = OTHER_FOLDER):
     """The Hugging Face tokenizer of a folder, from its files alone, with an end-of-text token.
 
-    tokenizer.json's vocabulary and rules are taken as they are, its settings for a call are not
-    (text_to_ids_alone). AutoTokenizer would look at a config.json beside it and put the
-    architecture's own pre-tokeniser in place of the file's (transformers 5, Qwen2). fix: what to do
-    about a folder without a good one.
+    tokenizer.json's vocabulary and rules are used as they are, its settings for a call are not
+    (text_to_ids_alone). AutoTokenizer would look at a config.json beside it and replace the file's
+    pre-tokenizer by the architecture's own (transformers 5, Qwen2). Raises an InputError with this
+    fix for a folder without a usable one.
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -68,7 +68,7 @@ def load_tokenizer(folder: Path, fix: str = OTHER_FOLDER):
             f"the tokenizer cannot be read ({reason})", where=folder, fix=fix
         ) from error
     if not tokenizer.is_fast:
-        raise InputError("the tokenizer is one of Python code alone", where=folder, fix=fix)
+        raise InputError("the tokenizer exists only as Python code", where=folder, fix=fix)
     if tokenizer.eos_token_id is None:
         raise InputError(
             "the tokenizer has no end-of-text token",
@@ -94,8 +94,8 @@ def text_to_ids_alone(tokenizer) -> None:
     """Switch off what makes the ids of a text depend on more than the text and the vocabulary.
 
     Files are saved with what the last call set: truncation, padding, random merges. Hugging Face's
-    own call resets some of it; the backend, which encodes for us, keeps it, and each process reads
-    it from the file again. A post-processor's tokens are off where add_special_tokens is False.
+    own call resets some of it; the backend, which we encode with, keeps it, and each process reads
+    it from the file again. add_special_tokens=False switches off a post-processor's tokens.
     """
     tokenizer.split_special_tokens = False
     backend = tokenizer.backend_tokenizer
@@ -107,7 +107,7 @@ def text_to_ids_alone(tokenizer) -> None:
 
 
 def vocabulary_size(tokenizer) -> int:
-    """The largest id and one: what tables, token types and models need.
+    """The largest id plus one: what tables, token types and models need.
 
     Vocabularies have gaps: the number of entries, len(tokenizer), can be smaller.
     """
@@ -115,12 +115,12 @@ def vocabulary_size(tokenizer) -> int:
 
 
 def check_ids(tokenizer, folder: Path) -> int:
-    """vocabulary_size; refuses ids that are not the file's, of two entries or absurdly large.
+    """vocabulary_size; an InputError for ids not as in the file, of two entries, or absurdly large.
 
-    The loader numbers added tokens by the count of entries, which can be the id of another one.
+    The loader numbers added tokens by the count of entries, which can be another entry's id.
     """
     where, vocabulary = folder / "tokenizer.json", tokenizer.get_vocab()
-    fix = "get the tokenizer again, or put its added tokens into the model's vocabulary there, too"
+    fix = "get the tokenizer again, or add its added tokens to the model's vocabulary there too"
 
     def refuse(what: str, expected: object, found: object) -> None:
         raise InputError(what, where=where, expected=expected, found=found, fix=fix)
@@ -146,7 +146,7 @@ def check_ids(tokenizer, folder: Path) -> int:
 
 
 def bos_id(tokenizer, folder: Path, add_bos: bool) -> int | None:
-    """Id of the beginning-of-sequence token, None without ADD_BOS; one must be there for it."""
+    """Id of the beginning-of-sequence token, None without ADD_BOS; an InputError if it has none."""
     if add_bos and tokenizer.bos_token_id is None:
         raise InputError(
             "ADD_BOS is on and the tokenizer has no beginning-of-sequence token",
@@ -157,13 +157,13 @@ def bos_id(tokenizer, folder: Path, add_bos: bool) -> int | None:
 
 
 def tokenizer_fingerprint(tokenizer) -> str:
-    """Equal for tokenizers with equal token-to-id maps, added tokens included, and equal ids."""
+    """Equal for tokenizers with equal token-to-id maps (added tokens too) that encode equally."""
     ids = tokenizer(PROBE, add_special_tokens=False)["input_ids"]
     return canonical_hash([sorted(tokenizer.get_vocab().items()), ids, tokenizer.eos_token_id])
 
 
 def copy_tokenizer(source: Path, target: Path) -> list[str]:
-    """Copy a tokenizer's files; returns their names relative to target's parent."""
+    """Copy a tokenizer's files into a folder; returns their names relative to its parent."""
     target.mkdir(parents=True, exist_ok=True)
     names = [name for name in FILES if (source / name).is_file()]
     for name in names:
@@ -173,7 +173,7 @@ def copy_tokenizer(source: Path, target: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class SentenceEnds:
-    """Tables over token ids, [vocabulary_size] bool: what the chunker asks about a token's text."""
+    """Tables over token ids, [vocabulary_size] bool: what the chunker asks of a token's text."""
 
     ends: np.ndarray  # end-of-sentence tokens, end-of-text not included
     newline: np.ndarray  # the text has a newline
@@ -187,7 +187,7 @@ def sentence_ends(tokenizer) -> SentenceEnds:
     the first without the second; nor a backslash without an opening brace: the original's slip
     for { }, kept because the published corpus was cut with it.
     """
-    ids = [[i] for i in range(vocabulary_size(tokenizer))]  # those of gaps have no text
+    ids = [[i] for i in range(vocabulary_size(tokenizer))]  # ids in gaps have no text
     texts = tokenizer.backend_tokenizer.decode_batch(ids, skip_special_tokens=False)
     ends = [
         any(mark in text for mark in ".!?;\n")

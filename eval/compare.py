@@ -68,7 +68,7 @@ class Run:
 
     name: str
     folder: Path
-    manifest: dict
+    manifest: artefact.Manifest
     unique_sequences: int
     unique_tokens: int
     epochs: float
@@ -113,27 +113,27 @@ def main() -> None:
 def read_run(name: str, folder: Path, results: Path) -> Run:
     """Read a run and its held-out losses; losses of another model are an InputError."""
     manifest = artefact.require(folder, "model", TRAIN)
-    if manifest is None or "trained_on" not in manifest["report"]:
+    if manifest is None or "sequences" not in manifest.counts:
         raise InputError(
             "the model's manifest does not say what it was trained on", where=folder, fix=TRAIN
         )
-    trained_on, source = manifest["report"]["trained_on"], manifest["inputs"]["corpus"]
+    trained, source = manifest.counts, manifest.inputs["corpus"]
     what = f"that {folder} was trained on"
     corpus = recorded_corpus(folder, source, what, "put the corpus of the run back")
-    seen = min(len(corpus), trained_on["sequences"])
+    seen = min(len(corpus), trained["sequences"])
     result, losses = read_losses(name, results)
-    if result["model"]["fingerprint"] != manifest["fingerprint"]:
+    if result["model"]["fingerprint"] != manifest.fingerprint:
         raise InputError(
             f"the held-out losses are not those of the model {folder}",
             where=results / f"{name}.json",
-            expected=f"model {manifest['fingerprint'][:12]}",
+            expected=f"model {manifest.fingerprint[:12]}",
             found=result["model"]["fingerprint"][:12],
             fix=f"{EVALUATE} again",
         )
-    unique_tokens = trained_on["tokens"]  # within the first epoch each is used once
+    unique_tokens = trained["tokens"]  # within the first epoch each is used once
     if seen == len(corpus):
         unique_tokens = sum(int(shard.lengths.sum(dtype=np.int64)) for shard in corpus.shards)
-    epochs = trained_on["sequences"] / len(corpus)
+    epochs = trained["sequences"] / len(corpus)
     return Run(name, folder, manifest, seen, unique_tokens, epochs, result, losses)
 
 
@@ -193,8 +193,8 @@ def row(run: Run, control: Run) -> dict:
         "unique_sequences": run.unique_sequences,
         "unique_tokens": run.unique_tokens,
         "epochs": run.epochs,
-        "steps": run.manifest["counts"]["step"],
-        "tokens": run.manifest["report"]["trained_on"]["tokens"],
+        "steps": run.manifest.counts["step"],
+        "tokens": run.manifest.counts["tokens"],
         "loss": run.result["loss"],
         "perplexity": run.result["perplexity"],
         "difference": None,
@@ -226,9 +226,9 @@ def verdict(row: dict, control: str) -> str:
 def unequal(runs: dict[str, Run], control: Run) -> list[str]:
     """Where the runs differ in more than the data, so that their losses say less."""
     found = []
-    mine = control.manifest["content"]
+    mine = control.manifest.content
     for run in runs.values():
-        settings = run.manifest["content"]
+        settings = run.manifest.content
         names = sorted(
             name for name in settings.keys() | mine.keys() if settings.get(name) != mine.get(name)
         )

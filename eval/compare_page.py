@@ -99,8 +99,8 @@ def planted_sentences(selection: Selection) -> list[str]:
         return []
     others = sum(row["kept"] for row in rest) / sum(row["sequences"] for row in rest)
     return [
-        f"{row['source']} was {percent(row['share_before'])} of the scored sequences; "
-        f"{percent(row['keep_rate'])} of it is kept, of what was not planted {percent(others)}."
+        f"{percent(row['share_before'])} of the scored sequences were planted ({row['source']}): "
+        f"{percent(row['keep_rate'])} of these are kept, and {percent(others)} of the others."
         for row in planted
     ]
 

@@ -1,8 +1,9 @@
 """What a selection ranks the scored sequences by, and how many of them it keeps.
 
-A criterion is a function in CRITERIA that gives each scored row its value; the first line of its
-docstring says which rows are kept. r, the method's, is the sum of the values of its two ablations,
-teacher and reference. All criteria leave out the sequences without a defined r.
+A criterion is a function in CRITERIA that gives each scored row its value, [n] float64; the first
+line of its docstring says which rows are kept. r, the method's (arXiv 2410.17215), is the sum of
+the values of its two ablations, teacher and reference. No criterion keeps a sequence without a
+defined r.
 """
 
 from dataclasses import dataclass
@@ -15,13 +16,13 @@ from data_utils import artefact
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from miniplm.difference import FILE, PROGRAM
-from miniplm.ranking import count_defined, keep_count, keep_within, pieces
+from miniplm.ranking import keep_count
 from miniplm.scores import Scores
 
 
 @dataclass
 class Differences:
-    """A store of differences; inputs: of its manifest, which tie the two models' stores to it."""
+    """A store of differences; its manifest's inputs tie the two models' stores to it."""
 
     folder: Path
     inputs: dict
@@ -33,7 +34,10 @@ class Differences:
         return np.load(self.folder / FILE, mmap_mode="r", allow_pickle=False)
 
     def means(self, role: str) -> np.ndarray:
-        """[n] float64: mean log-probabilities of the teacher or the reference."""
+        """[n] float64: mean log-probabilities of the teacher or the reference (role).
+
+        Raises an InputError if the store is not the one that the differences were made from.
+        """
         fix = f"give the scores that {self.folder.name} was made from, or run {PROGRAM} again"
         scores = Scores(artefact.input_place(self.folder, self.inputs[role]), fix)
         if scores.identity["fingerprint"] != self.inputs[role]["fingerprint"]:
@@ -64,8 +68,7 @@ def reference(store: Differences) -> np.ndarray:
 def random(store: Differences) -> np.ndarray:
     """A draw by --seed."""
     values = np.random.default_rng(store.seed).random(len(store.r))
-    for at in pieces(len(values)):
-        values[at][np.isnan(store.r[at])] = np.nan
+    values[np.isnan(store.r)] = np.nan
     return values
 
 
@@ -74,35 +77,36 @@ SEEDED = {"random"}  # what --seed decides
 
 
 def number_to_keep(
-    values: np.ndarray, corpus: Corpus, first_row: int, ratio: float | None, tokens: int
+    order: np.ndarray, corpus: Corpus, first_row: int, ratio: float | None, tokens: int
 ) -> int:
-    """floor(ratio x defined values); or, of `tokens`, as many of the highest as fit into them.
+    """floor(ratio x sequences); or, of `tokens`, as many of the highest as fit into them.
 
-    The sequences are taken from the highest value down, until the next one would exceed `tokens`;
-    that one and all below it are left out, shorter ones too.
+    order: the scored sequences with a defined value from the highest to the lowest, numbered from
+    the corpus's first_row. They are taken in this order until the next one would exceed `tokens`;
+    that one and all after it are left out, shorter ones too. Raises an InputError if none is kept
+    or the tokens are more than there are.
     """
     if ratio is not None:
-        keep = keep_count(ratio, count_defined(values))
+        keep = keep_count(ratio, len(order))
         if keep == 0:
             raise InputError(
-                f"RATIO={ratio:g} of {len(values)} scored sequences selects none",
+                f"RATIO={ratio:g} of {len(order)} sequences with a defined difference selects none",
                 where=corpus.folder,
                 fix="use a larger RATIO or score more",
             )
         return keep
-
-    def lengths(at: slice) -> np.ndarray:
-        return corpus.lengths(np.arange(first_row + at.start, first_row + at.stop))
-
-    keep, there = keep_within(values, lengths, tokens)
+    reached = corpus.lengths(first_row + order)
+    np.cumsum(reached, out=reached)
+    there = int(reached[-1]) if len(reached) else 0
     if tokens > there:
         raise InputError(
-            "the scored sequences have not that many tokens",
+            "the scored sequences do not contain that many tokens",
             where=corpus.folder,
             expected=f"--tokens of at most {there}",
             found=tokens,
             fix="ask for fewer or score more",
         )
+    keep = int(reached.searchsorted(tokens, side="right"))
     if keep == 0:
         raise InputError(
             f"--tokens {tokens} is less than the first sequence has",

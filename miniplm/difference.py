@@ -65,7 +65,7 @@ def compute(settings: Settings) -> None:
     teacher = open_scores(store.with_name(settings.teacher_name), "1.8B.sh")
     reference = open_scores(store.with_name(settings.ref_name), "104M.sh")
     check_pair(teacher, reference)
-    scored_corpus(teacher)
+    corpus = scored_corpus(teacher)
     order_known = check_models(teacher, reference, settings.allow_weaker_teacher)
     output = Output(
         store,
@@ -76,6 +76,7 @@ def compute(settings: Settings) -> None:
         {
             "teacher": (teacher.folder, teacher.identity),
             "reference": (reference.folder, reference.identity),
+            "corpus": (corpus.folder, corpus.identity),
         },
     )
     output.make(lambda: join(teacher, reference, output, order_known))
@@ -88,14 +89,14 @@ def open_scores(folder: Path, launcher: str) -> Scores:
         "manifest.json and the damaged block: it scores what is missing"
     )
     store = Scores(folder, fix)
-    artefact.check_files(folder, store.manifest, fix, contents=True)
+    artefact.check_files(store.manifest, fix, contents=True)
     return store
 
 
 def check_pair(teacher: Scores, reference: Scores) -> None:
     """Two stores belong together if they score the same shards of the same corpus."""
     for what, a, b in (
-        ("corpora", *(s.manifest["inputs"]["corpus"]["fingerprint"] for s in (teacher, reference))),
+        ("corpora", *(s.manifest.input_fingerprint("corpus") for s in (teacher, reference))),
         ("shards", teacher.shards, reference.shards),
         ("numbers of sequences", len(teacher), len(reference)),
     ):
@@ -107,8 +108,8 @@ def check_pair(teacher: Scores, reference: Scores) -> None:
                 found=b,
                 fix=f"run {LAUNCHERS}/1.8B.sh and 104M.sh with the same DATA_DIR and SCORE_SHARDS",
             )
-    models = [s.manifest["inputs"].get("model", {}) for s in (teacher, reference)]
-    if models[0] and models[0].get("fingerprint") == models[1].get("fingerprint"):
+    models = {s.manifest.input_fingerprint("model") for s in (teacher, reference)}
+    if len(models) == 1 and None not in models:
         raise InputError(
             "teacher and reference are the same model",
             where=reference.folder,
@@ -120,14 +121,14 @@ def scored_corpus(store: Scores) -> Corpus:
     """The corpus, opened on the scored shards; the store must have a score of each of its rows."""
     corpus = recorded_corpus(
         store.folder,
-        store.manifest["inputs"]["corpus"],
+        store.manifest.inputs["corpus"],
         "that was scored",
         "put the scored corpus back, or score again",
         store.shards,
     )
     if len(store) != len(corpus):
         raise ArtefactError(
-            "the store has not a score of every sequence of its shards",
+            "the store lacks scores for some sequences of its shards",
             where=store.folder,
             expected=f"{len(corpus)} sequences",
             found=len(store),
@@ -187,10 +188,7 @@ def join(teacher: Scores, reference: Scores, output: Output, order_known: bool) 
         "sequences": len(r),
         "first_row": teacher.first_row,
         "without_a_defined_difference": len(r) - defined,
+        "seen_in_training": reference.seen_in_training,
     }
-    report = {
-        "corpus": teacher.manifest["inputs"]["corpus"]["fingerprint"],
-        "seen_in_training": reference.manifest["report"].get("seen_in_training", False),
-    }
-    output.finish([FILE], counts, report)
+    output.finish([FILE], counts)
     print(f"{output.folder}: {defined:,} differences, mean {mean:.3f}")

@@ -5,8 +5,8 @@
 
 Launchers: scripts/miniplm/difference_sampling/{1.8B,104M}.sh. Reads a corpus and a model, writes
 BASE_PATH/results/scores/pile/qwen-1025/qwen_1.8B. Any number of processes on any nodes that are
-given the same command finish the job together (data_utils/blocks.py); run again it goes on.
-`import` makes such a store of the original's score files (miniplm/import_scores.py).
+given the same command finish the job together (data_utils/elastic.py); run again, it resumes.
+`import` makes such a store from the original's score files (miniplm/import_scores.py).
 """
 
 import sys
@@ -18,43 +18,79 @@ if __name__ == "__main__":
 
     use_project_python()
 
-import collections
 import contextlib
 import functools
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
 
-from cluster.failure_record import STOP_SIGNALS, die_with_launcher, launched, local_rank
+from cluster.place import die_with_launcher, launched, local_rank
+from cluster.stop import Stop
 from cluster.worker import run
 from data_utils import artefact
-from data_utils.artefact_writer import lock
-from data_utils.errors import ArtefactError, Stopped
-from data_utils.flags import parse
+from data_utils.artefact_writer import Output
+from data_utils.corpus import Corpus
+from data_utils.elastic import Arrays, Compute, ElasticJob
+from data_utils.errors import ArtefactError, InputError, Stopped
+from data_utils.flags import base_folder, flag, parse, under
 from miniplm import import_scores
-from miniplm.progress import Progress
-from miniplm.score_job import Job, Settings, prepare
-from miniplm.scores import (
-    FILL,
-    describe_block,
-    first_bad,
-    read_block,
-    store_counts,
-    write_block,
-)
-from pretrain.flops import forward_flops, peak_flops
+from miniplm.scores import examine, first_bad, open_shards, seen_shards
+from pretrain.belonging import end_of_text, require_belonging
 from pretrain.log_probs import row_log_probs
-from pretrain.models import compile_trunk, load_model, resolve_precision
+from pretrain.models import (
+    GET_MODEL,
+    Attention,
+    Precision,
+    compile_trunk,
+    load_model,
+    resolve_precision,
+)
+
+
+@dataclass
+class Settings:
+    """Score a corpus with a model."""
+
+    base_path: str = flag(".", "the folder of processed_data/, checkpoints/ and results/")
+    model_path: str = flag("checkpoints/qwen/1.8B", "the model")
+    data_dir: str = flag("processed_data/pretrain/pile/qwen-1025", "the corpus")
+    tokenizer_path: str = flag("checkpoints/qwen/1.8B", "for a corpus without its own tokenizer")
+    save: str = flag("results/scores/pile/qwen-1025/qwen_1.8B", "folder of the scores")
+    shards: str = flag("0:200", "shards to score, FIRST:LAST; those that do not exist are skipped")
+    block_size: int = flag(8192, "sequences that are scored and published together")
+    tokens_per_batch: int = flag(16_384, "padded tokens per forward pass")
+    precision: Precision = flag("auto", "auto: fp16 on a GPU, fp32 on a CPU")
+    attention: Attention = flag("sdpa", "attention of the model")
+    compile: bool = flag(False, "torch.compile the model's trunk: pays on a GPU")
+    allow_reference_data: bool = flag(False, "score sequences that the model was trained on")
+
+    def __post_init__(self) -> None:
+        if self.block_size < 1 or self.tokens_per_batch < 1:
+            raise ValueError("--block-size and --tokens-per-batch must be at least 1")
+
+
+@dataclass
+class Scoring:
+    """The inputs, checked, and the job; seen: the model was trained on some of the rows."""
+
+    corpus: Corpus
+    model_folder: Path
+    eos_id: int
+    seen: bool
+    job: ElasticJob
 
 
 def check(argv: list[str], world: int) -> Path:
     """Check the user's input before any process is started; returns the store's folder.
 
-    world: how many there will be; any number can share the work.
+    world: the number of processes; any number can share the work.
     """
-    return prepare(parse(Settings, argv, positional="base_path")).output.folder
+    scoring = prepare(parse(Settings, argv, positional="base_path"))
+    scoring.job.is_done()
+    return scoring.job.output.folder
 
 
 def main() -> None:
@@ -64,166 +100,111 @@ def main() -> None:
     settings = parse(Settings, positional="base_path")
     if launched():
         die_with_launcher()
-    stop = Stop()
+    stop = Stop(at_once=True)
     try:
         score(settings, stop)
     except BaseException as error:
         # Whatever it became on its way: a library may turn it into an error of its own.
-        if stop.number:
-            name = signal.Signals(stop.number).name
+        if stop.received:
+            name = signal.Signals(stop.received).name
             raise Stopped(f"by {name}; all finished blocks are kept") from error
         raise
 
 
-def score(settings: Settings, stop: "Stop") -> None:
+def prepare(settings: Settings) -> Scoring:
+    """Open and check corpus, model and tokenizer; raises InputError or ArtefactError."""
+    base = base_folder(settings.base_path)
+    corpus, first_row = open_shards(under(base, settings.data_dir), settings.shards)
+    model_folder = under(base, settings.model_path)
+    identity = artefact.identity(model_folder, "model", GET_MODEL)
+    seen = seen_shards(corpus, model_folder)
+    if seen and not settings.allow_reference_data:
+        raise InputError(
+            "the model was trained on some of the sequences to be scored",
+            where=corpus.folder,
+            expected=f"shards other than {seen}",
+            found=f"{corpus.first_shard}:{corpus.last_shard}",
+            fix="choose SCORE_SHARDS outside REF_SHARDS, or add --allow-reference-data true",
+        )
+    require_belonging(corpus, model_folder)
+    resolve_precision(settings.precision)
+    content = {
+        "type": "log-probabilities",
+        "shards": [corpus.first_shard, corpus.last_shard],
+        "block_size": settings.block_size,
+        "tokens_per_batch": settings.tokens_per_batch,
+        "precision": settings.precision,
+    }
+    inputs = {"corpus": (corpus.folder, corpus.identity), "model": (model_folder, identity)}
+    folder = under(base, settings.save)
+    output = Output(folder, "scores", "miniplm/score.py", content, asdict(settings), inputs)
+    quiet = local_rank() != 0
+    job = ElasticJob(output, len(corpus), settings.block_size, first_row, quiet)
+    eos_id = end_of_text(corpus, under(base, settings.tokenizer_path))
+    return Scoring(corpus, model_folder, eos_id, bool(seen), job)
+
+
+def score(settings: Settings, stop: Stop) -> None:
     """Do the job's missing blocks together with all other workers, then finish the store."""
-    job = prepare(settings)
-    if job.output.done:
-        print(f"{job.output.folder} is there already")
-        return
-    with lock(job.output.folder, wait=True):  # of two jobs the second is refused
-        job.output.begin()
-    job.check_present()
-    if job.blocks.missing():
-        job.blocks.require_place()
-        work(job, settings, stop)
-    finish(job)
+    scoring = prepare(settings)
+    load_scorer = functools.partial(load, scoring, settings, stop)
+    made = scoring.job.run(load_scorer, examine, seen_in_training=scoring.seen)
+    if made:
+        print(
+            f"{made.folder}: {made.counts['sequences']:,} sequences scored, "
+            f"{made.counts['without_counted_tokens']} of them without a counted token"
+        )
 
 
-class Stop:
-    """A signal ends the program: at once, or, while a block is computed, between two batches.
-
-    The block in progress is dropped; all published ones stay. An exception in the middle of a batch
-    could come up in another thread's or a destructor's code and be lost there.
-    """
-
-    def __init__(self) -> None:
-        self.number, self.in_block = 0, False
-        for number in STOP_SIGNALS:
-            signal.signal(number, self._remember)
-
-    def _remember(self, number: int, frame: object) -> None:
-        if self.number:  # a second one would cut off the first one's cleaning up
-            return
-        self.number = number
-        if not self.in_block:
-            self.check()
-
-    def check(self) -> None:
-        """Leave if a signal has come; also where a library has swallowed the exception."""
-        if self.number:
-            raise KeyboardInterrupt
-
-    @contextlib.contextmanager
-    def between_batches(self) -> Iterator[None]:
-        """Inside, only check() ends the program."""
-        self.in_block = True
-        try:
-            yield
-        finally:
-            self.in_block = False
-        self.check()
-
-
-def work(job: Job, settings: Settings, stop: Stop) -> None:
-    """Load the model and compute blocks until none is missing."""
-    model, device_name, precision = load(job, settings)
-    made_on = f"{device_name}, {precision}, {settings.attention}"
-    made_on += ", compiled" if settings.compile else ""
-    corpus = job.corpus
-    print(
-        f"{type(model).__name__} on {made_on}: {len(corpus):,} sequences, shards "
-        f"{corpus.first_shard}:{corpus.last_shard} of {corpus.all_shards} in {corpus.folder}; "
-        f"{len(job.blocks.missing())} of {job.blocks.count} blocks to do",
-        flush=True,
-    )
-    flops, peak = forward_flops(model, corpus.max_length), peak_flops(device_name, precision)
-    progress = Progress(job.blocks, job.block_size, len(corpus), flops, peak)
-    # Closing the generator gives the claim back when a signal ends the work.
-    with progress, contextlib.closing(job.blocks.take()) as blocks:
-        for block in blocks:
-            stop.check()
-            key, first_row, _ = job.place(block)
-            with stop.between_batches():
-                scores = score_rows(model, job, block, settings.tokens_per_batch, progress, stop)
-            write = functools.partial(
-                write_block,
-                values=scores[0],
-                counts=scores[1],
-                made_on=made_on,
-                job=key,
-                first_row=first_row,
-            )
-            job.blocks.publish(block, write)
-
-
-def load(job: Job, settings: Settings) -> tuple[torch.nn.Module, str, str]:
-    """(the model on its device, the device's name, the precision)."""
+def load(scoring: Scoring, settings: Settings, stop: Stop) -> tuple[Compute, str]:
+    """(the function that scores a block's rows, device and precision)."""
     cuda = torch.cuda.is_available()
     device = torch.device(f"cuda:{local_rank()}" if cuda else "cpu")
     precision = resolve_precision(settings.precision)
-    model = load_model(job.model_folder, precision, settings.attention).eval().to(device)
+    model = load_model(scoring.model_folder, precision, settings.attention).eval().to(device)
     if settings.compile:
         compile_trunk(model)
-    return model, torch.cuda.get_device_name(device) if cuda else "CPU", precision
+    device_name = torch.cuda.get_device_name(device) if cuda else "CPU"
+    made_on = f"{device_name}, {precision}, {settings.attention}"
+    made_on += ", compiled" if settings.compile else ""
+    corpus, blocks = scoring.corpus, scoring.job.blocks
+    print(
+        f"{type(model).__name__} on {made_on}: {len(corpus):,} sequences, shards "
+        f"{corpus.first_shard}:{corpus.last_shard} of {corpus.all_shards} in {corpus.folder}; "
+        f"{len(blocks.missing())} of {blocks.count} blocks to do",
+        flush=True,
+    )
+    return functools.partial(score_rows, model, scoring, settings.tokens_per_batch, stop), made_on
 
 
 def score_rows(
     model: torch.nn.Module,
-    job: Job,
-    block: int,
+    scoring: Scoring,
     tokens_per_batch: int,
-    progress: Progress,
     stop: Stop,
-) -> tuple[np.ndarray, np.ndarray]:
-    """(sums float32, counts int32) of a block's rows; a non-finite sum stops the stage."""
-    rows = job.rows(block)
+    rows: np.ndarray,
+    advance: Callable[[int], object],
+) -> Arrays:
+    """sum float32 and count int32 of the rows, [len(rows)] each.
+
+    A sum that is not finite is an ArtefactError, which names the row.
+    """
     sums, counts = np.zeros(len(rows), np.float32), np.zeros(len(rows), np.int32)
-    lengths = job.corpus.lengths(rows)
-    progress.start_block(len(rows), int(lengths.sum()))
-    batches = row_log_probs(model, job.corpus, rows, job.eos_id, tokens_per_batch)
-    with contextlib.closing(batches):
+    batches = row_log_probs(model, scoring.corpus, rows, scoring.eos_id, tokens_per_batch)
+    with stop.deferred(), contextlib.closing(batches):
         for at, batch_sums, batch_counts in batches:
             sums[at], counts[at] = batch_sums, batch_counts
             bad = first_bad(batch_sums, batch_counts)
             if bad is not None:
                 raise ArtefactError(
                     f"the model's score is {batch_sums[bad]} for "
-                    f"{job.corpus.describe(rows[at[bad]])}",
-                    where=job.model_folder,
+                    f"{scoring.corpus.describe(rows[at[bad]])}",
+                    where=scoring.model_folder,
                     fix="use PRECISION=bf16 or fp32, or another model; finished blocks are kept",
                 )
-            progress.add(len(at), int(lengths[at].sum()))
+            advance(len(at))
             stop.check()
-    return sums, counts
-
-
-def finish(job: Job) -> None:
-    """Check that all blocks are there and finite, hash them and write the manifest."""
-    with lock(job.output.folder, wait=True):
-        if artefact.read_manifest(job.output.folder) is not None:
-            return
-        undefined, counted, made_on = 0, 0, collections.Counter()
-        paths = [job.blocks.path(block) for block in range(job.blocks.count)]
-        for block, path in enumerate(paths):
-            part = read_block(path, *job.place(block))
-            bad = first_bad(part["sum"], part["count"])
-            if bad is not None:
-                row = f"row {job.first_row + int(job.rows(block)[bad])}"
-                raise ArtefactError(
-                    f"the score of {row} is {part['sum'][bad]}", where=path, fix=FILL.format("")
-                )
-            undefined += int((part["count"] == 0).sum())
-            counted += int(part["count"].sum(dtype=np.int64))
-            made_on[describe_block(path)["made_on"]] += 1
-        job.blocks.sweep()
-        counts = store_counts(len(job.corpus), job.first_row, undefined, counted)
-        report = {"seen_in_training": job.seen_in_training, "blocks_made_on": dict(made_on)}
-        job.output.finish([path.name for path in paths], counts, report)
-        print(
-            f"{job.output.folder}: {len(job.corpus):,} sequences scored, {undefined} of them "
-            "without a counted token"
-        )
+    return {"sum": sums, "count": counts}
 
 
 if __name__ == "__main__":

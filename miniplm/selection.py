@@ -2,9 +2,10 @@
 
     python3 scripts/miniplm/difference_sampling/construct_pretrain_data.py BASE_PATH [RATIO=0.5]
 
-Reads the corpus and the difference store, writes the refined corpus BASE_PATH/processed_data/
+Reads the corpus and the difference store; writes the refined corpus BASE_PATH/processed_data/
 pretrain/pile-diff_samp-qwen_1.8B-qwen_104M-r0.5/qwen-1025. --criterion makes the ablations and the
 random control from the same scored rows; --tokens N fills a budget of tokens instead of a ratio.
+The ratio is alpha of the paper (arXiv 2410.17215).
 """
 
 from dataclasses import asdict, dataclass
@@ -16,12 +17,12 @@ import numpy as np
 from data_utils import artefact
 from data_utils.artefact_writer import Output
 from data_utils.corpus import Corpus
-from data_utils.errors import InputError
+from data_utils.errors import ArtefactError, InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.names import check_name
 from data_utils.tokenizer import copy_tokenizer
 from miniplm.criteria import CRITERIA, SEEDED, Differences, number_to_keep
-from miniplm.ranking import count_defined, top
+from miniplm.ranking import descending
 from miniplm.shard_copy import copy_shards
 
 PROGRAM = "scripts/miniplm/difference_sampling/construct_pretrain_data.py"
@@ -33,13 +34,13 @@ RATIO = 0.5
 class Settings:
     """Select the refined corpus."""
 
-    base_path: str = flag(".", "where results/ and processed_data/ lie")
+    base_path: str = flag(".", "folder of results/ and processed_data/")
     ratio: float | None = flag(
-        None, f"share of the scored sequences to keep; {RATIO} without --tokens"
+        None, f"share of the scored sequences to keep; default: {RATIO} without --tokens"
     )
     tokens: int = flag(
         0,
-        "instead of a ratio: keep the highest until the next would exceed this number of tokens",
+        "instead of a ratio: keep the highest until the next would exceed this many tokens",
     )
     data_dir: str = flag("processed_data/pretrain/pile/qwen-1025", "the scored corpus")
     scores: str = flag("results/scores/pile/qwen-1025", "folder of the score stores")
@@ -49,11 +50,13 @@ class Settings:
     save: str = flag("", "folder of the selected corpus; default: named by the settings")
     criterion: Literal[*CRITERIA] = flag(
         "difference",
-        " ".join(["which are kept.", *(f"{n}: {rank.__doc__}" for n, rank in CRITERIA.items())]),
+        " ".join(
+            ["which sequences are kept.", *(f"{n}: {rank.__doc__}" for n, rank in CRITERIA.items())]
+        ),
     )
-    seed: int = flag(10, f"of the criterion {', '.join(SEEDED)}")
-    shard_size: int = flag(1_000_000, "sequences a shard")
-    allow_reference_data: bool = flag(False, "select from what the reference was trained on too")
+    seed: int = flag(10, f"for the criterion {', '.join(SEEDED)}")
+    shard_size: int = flag(1_000_000, "sequences per shard")
+    allow_reference_data: bool = flag(False, "also select from what the reference was trained on")
 
     def __post_init__(self) -> None:
         if self.tokens < 0 or self.shard_size < 1:
@@ -84,7 +87,7 @@ def main() -> None:
     stores = under(base, settings.scores)
     store = stores / f"diff-{settings.teacher_name}-{settings.ref_name}"
     manifest = open_store(store, corpus)
-    if manifest["report"]["seen_in_training"] and not settings.allow_reference_data:
+    if manifest.counts["seen_in_training"] and not settings.allow_reference_data:
         raise InputError(
             "the reference was trained on some of the scored sequences",
             where=store,
@@ -105,61 +108,65 @@ def main() -> None:
         asdict(settings),
         {
             "corpus": (corpus.folder, corpus.identity),
-            "scores": (store, {"kind": "scores", "fingerprint": manifest["fingerprint"]}),
+            "scores": (store, manifest.identity),
         },
     )
     made = output.make(lambda: construct(corpus, store, manifest, settings, output))
     print_account(made, output.folder)
 
 
-def open_store(store: Path, corpus: Corpus) -> dict:
-    """The difference store's manifest; it must be of this corpus."""
+def open_store(store: Path, corpus: Corpus) -> artefact.Manifest:
+    """The difference store's manifest; one of another corpus is an InputError."""
     manifest = artefact.require(store, "scores", FIX, contents=True)
-    if manifest is None or manifest["content"].get("type") != "difference":
-        raise InputError("this is no store of differences", where=store, fix=FIX)
-    if manifest["report"]["corpus"] != corpus.identity["fingerprint"]:
+    if manifest is None or manifest.content.get("type") != "difference":
+        raise InputError("this is not a store of differences", where=store, fix=FIX)
+    scored = manifest.input_fingerprint("corpus")
+    if scored is None or "seen_in_training" not in manifest.counts:
+        what = "the differences were made by an earlier version, which did not record their corpus"
+        raise ArtefactError(what, where=store, fix=f"remove this folder and {FIX}")
+    if scored != corpus.identity["fingerprint"]:
         raise InputError(
             "the scores are of another corpus",
             where=store,
             expected=f"corpus {corpus.identity['fingerprint'][:12]}",
-            found=manifest["report"]["corpus"][:12],
+            found=scored[:12],
             fix="give the corpus that was scored (DATA_DIR), or score this one",
         )
     return manifest
 
 
 def construct(
-    corpus: Corpus, store: Path, manifest: dict, settings: Settings, output: Output
+    corpus: Corpus, store: Path, manifest: artefact.Manifest, settings: Settings, output: Output
 ) -> None:
     """Write the selected rows and the account of all rows."""
-    values = CRITERIA[settings.criterion](Differences(store, manifest["inputs"], settings.seed))
-    first_row = manifest["counts"]["first_row"]
-    keep = number_to_keep(values, corpus, first_row, settings.ratio, settings.tokens)
-    rows = top(values, keep)
-    rows += first_row
+    differences = Differences(store, manifest.inputs, settings.seed)
+    rows, account = choose(corpus, differences, manifest.counts["first_row"], settings)
     files, shards, tokens = copy_shards(corpus, rows, output.folder, settings.shard_size)
     if corpus.tokenizer_folder is not None:
         files += copy_tokenizer(corpus.tokenizer_folder, output.folder / "tokenizer")
-    counts = {"shards": shards, "sequences": keep, "tokens": tokens, "domains": corpus.domains}
-    output.finish(files, counts | account(values, rows, len(corpus)))
+    counts = {"shards": shards, "sequences": len(rows), "tokens": tokens, "domains": corpus.domains}
+    output.finish(files, counts | account)
 
 
-def account(values: np.ndarray, rows: np.ndarray, all_rows: int) -> dict:
-    """What became of every row of the corpus: values of the scored rows, and the kept rows."""
-    assert (rows[1:] > rows[:-1]).all(), "a row is selected twice, or not in order"
-    defined = count_defined(values)
-    return {
-        "kept": len(rows),
-        "dropped": defined - len(rows),
-        "without_a_defined_difference": len(values) - defined,
-        "not_scored": all_rows - len(values),
-        "rows_of_the_corpus": all_rows,
+def choose(
+    corpus: Corpus, store: Differences, first_row: int, settings: Settings
+) -> tuple[np.ndarray, dict[str, int]]:
+    """(the selected rows of the corpus, ascending; what became of every row of it)."""
+    values = CRITERIA[settings.criterion](store)
+    order = descending(values)
+    keep = number_to_keep(order, corpus, first_row, settings.ratio, settings.tokens)
+    return first_row + np.sort(order[:keep]), {
+        "kept": keep,
+        "dropped": len(order) - keep,
+        "without_a_defined_difference": len(values) - len(order),
+        "not_scored": len(corpus) - len(values),
+        "rows_of_the_corpus": len(corpus),
     }
 
 
-def print_account(manifest: dict, folder: Path) -> None:
+def print_account(manifest: artefact.Manifest, folder: Path) -> None:
     """Say what became of every row; the parts must be the whole."""
-    c = manifest["counts"]
+    c = manifest.counts
     print(
         f"{folder}: {c['tokens']:,} tokens; {c['kept']:,} kept + {c['dropped']:,} dropped + "
         f"{c['without_a_defined_difference']:,} without a defined difference + "

@@ -1,6 +1,6 @@
-"""Copy rows of a corpus into new shards, in order; a killed copy goes on behind its last shard.
+"""Copy rows of a corpus into new shards, in order; a killed copy resumes after its last shard.
 
-Beside a shard lie domain_K.npy, where the corpus has domains, and source_row_K.npy: the row of the
+Beside a shard are domain_K.npy, where the corpus has domains, and source_row_K.npy: the row of the
 corpus that was copied, whatever that corpus was itself taken from.
 """
 
@@ -13,9 +13,9 @@ from tqdm import tqdm
 from data_utils.atomic_files import atomic_file
 from data_utils.corpus import Corpus, write_side
 from data_utils.errors import ArtefactError
-from data_utils.shards import read_header, write_index
+from data_utils.shards import SIDES, Shard, write_index
 
-ROWS = 1 << 14  # copied at once: what is held in memory of them is their places
+ROWS = 1 << 12  # gathered in memory and written at once
 
 
 def copy_shards(
@@ -28,27 +28,26 @@ def copy_shards(
             part = rows[start : start + shard_size]
             prefix = folder / f"{corpus.split}_{shards}"
             if is_there(prefix, part):
-                bar.initial += len(part)  # its time left is that of what is to be copied
+                bar.initial += len(part)  # so that the time left is that of the rest
                 bar.update(len(part))
             else:
                 copy_shard(corpus, part, prefix, bar)
-            tokens += read_header(prefix).tokens
-            names = [f"{prefix.name}.bin", f"{prefix.name}.idx", f"domain_{shards}.npy"]
-            names.append(f"source_row_{shards}.npy")
-            files += [name for name in names if (folder / name).exists()]
+            shard = Shard(prefix)
+            paths = (shard.data, shard.index, *map(shard.side_file, SIDES))
+            files += [path.name for path in paths if path.exists()]
+            tokens += shard.size
             shards += 1
     return files, shards, tokens
 
 
 def copy_shard(corpus: Corpus, rows: np.ndarray, prefix: Path, bar: tqdm) -> None:
-    """Write rows (ascending) as one shard; the file with their numbers, written last, ends it."""
-    lengths = np.empty(len(rows), "<i4")
+    """Write ascending rows as one shard; it is complete with the file of their numbers."""
     with atomic_file(prefix.with_name(prefix.name + ".bin")) as file:
         for start in range(0, len(rows), ROWS):
-            part = slice(start, start + ROWS)
-            lengths[part] = corpus.write(rows[part], file)
-            bar.update(len(lengths[part]))
-    write_index(prefix, lengths, corpus.dtype)
+            sequences = corpus.sequences(rows[start : start + ROWS])
+            file.write(np.concatenate(sequences))
+            bar.update(len(sequences))
+    write_index(prefix, corpus.lengths(rows), corpus.dtype)
     number = int(prefix.name.rpartition("_")[2])
     for name, values in (("domain", corpus.side("domain", rows)), ("source_row", rows)):
         if values is not None:
@@ -56,9 +55,8 @@ def copy_shard(corpus: Corpus, rows: np.ndarray, prefix: Path, bar: tqdm) -> Non
 
 
 def is_there(prefix: Path, rows: np.ndarray) -> bool:
-    """Whether a former start has copied just these rows; what it left half is copied again."""
-    number = prefix.name.rpartition("_")[2]
-    with contextlib.suppress(ArtefactError, OSError, ValueError, EOFError):
-        copied = np.load(prefix.with_name(f"source_row_{number}.npy"), allow_pickle=False)
-        return np.array_equal(copied, rows) and read_header(prefix).sequences == len(rows)
+    """Whether an earlier start copied exactly these rows; an incomplete shard is copied again."""
+    with contextlib.suppress(ArtefactError):
+        shard = Shard(prefix)
+        return len(shard) == len(rows) and np.array_equal(shard.side("source_row"), rows)
     return False

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from cluster.failure_record import local_rank
+from cluster.place import local_rank
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from data_utils.tokenizer import (
@@ -90,7 +90,7 @@ def require_same_tokens(corpus: Corpus, held_out: Corpus, config_file: Path) -> 
 
 def end_of_text(corpus: Corpus, fallback: Path) -> int:
     """The id of the corpus's end-of-text, else, with a note, that of the tokenizer in fallback."""
-    found = corpus.end_of_text(fallback)
+    corpus.fallback_tokenizer, found = fallback, corpus.eos_id
     if "eos_id" not in corpus.carried() and corpus.tokenizer_folder is None:
         note(
             f"{corpus.folder} does not record its end-of-text: assuming {found}, that of "

@@ -85,10 +85,11 @@ def save_checkpoint(run: Run, state: TrainState) -> None:
     barrier(processes)
 
 
-def counts(run: Run, state: TrainState) -> dict[str, int]:
-    """What the manifest of a model counts."""
+def counts(run: Run, state: TrainState) -> dict:
+    """What the manifest of a model says of its training."""
     parameters = count_parameters(run.engine.student)
-    return {"step": state.step, "tokens": state.tokens, "parameters": parameters}
+    totals = {n: getattr(state, n) for n in ("step", "sequences", "tokens", "left_out")}
+    return {**totals, "parameters": parameters, "trained_on": run.corpus.origins()}
 
 
 @contextlib.contextmanager
@@ -188,7 +189,7 @@ def find_checkpoint(save: Path) -> Path | None:
 def require_states(folder: Path) -> None:
     """ArtefactError unless a checkpoint's files match its manifest, which must list the states."""
     manifest = artefact.require(folder, "model", "", contents=True)
-    names = [entry["name"] for entry in manifest["files"]] if manifest else []
+    names = [entry["name"] for entry in manifest.files] if manifest else []
     if not any(name.startswith(DEEPSPEED) for name in names):
         raise ArtefactError("its manifest does not list its states", where=folder, fix="")
 
@@ -217,9 +218,8 @@ def prune(save: Path, last: int, keep_last: int, keep_every: int) -> None:
 def drop_state(folder: Path) -> None:
     """Turn a checkpoint into a mere model, without the states."""
     manifest = artefact.read_manifest(folder)
-    manifest["files"] = [f for f in manifest["files"] if not f["name"].startswith(DEEPSPEED)]
-    manifest["fingerprint"] = artefact.fingerprint(manifest)
-    atomic_files.write_json(folder / artefact.MANIFEST, manifest)
+    files = [file for file in manifest.files if not file["name"].startswith(DEEPSPEED)]
+    replace(manifest, files=files).write()
     remove(folder / DEEPSPEED, folder.with_name(f"{folder.name}.{DEEPSPEED}.tmp"))
 
 
@@ -229,7 +229,7 @@ def remove(folder: Path, temporary: Path) -> None:
     shutil.rmtree(temporary)
 
 
-def publish_final(run: Run, state: TrainState, report: dict) -> None:
+def publish_final(run: Run, state: TrainState) -> None:
     """Put the last checkpoint's model into SAVE itself and finish the artefact."""
     last = step_folder(run.output.folder, state.step)
     names = [
@@ -239,4 +239,4 @@ def publish_final(run: Run, state: TrainState, report: dict) -> None:
     ]
     for name in names:
         atomic_files.copy_file(last / name, run.output.folder / name)
-    run.output.finish(names, counts=counts(run, state), report=report)
+    run.output.finish(names, counts=counts(run, state))

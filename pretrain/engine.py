@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from cluster.failure_record import PLACE, local_rank
+from cluster.place import PLACE, local_rank
 from data_utils.errors import ArtefactError
 from data_utils.program import CODE_ROOT
 from pretrain.objective import Batch, Context

@@ -7,8 +7,9 @@ from typing import NoReturn
 import numpy as np
 import torch
 
-from cluster.failure_record import STOP_SIGNALS
-from cluster.processes import StopSignal, all_sum, barrier, peak_memory
+from cluster.place import STOP_SIGNALS
+from cluster.processes import all_sum, barrier, peak_memory
+from cluster.stop import Stop
 from data_utils import atomic_files
 from data_utils.errors import InputError
 from pretrain.batches import step_rows
@@ -22,7 +23,7 @@ from pretrain.schedule import learning_rate
 
 
 def train_step(
-    run: Run, state: TrainState, stop: StopSignal, batches: Iterator[Batch]
+    run: Run, state: TrainState, stop: Stop, batches: Iterator[Batch]
 ) -> tuple[dict, int]:
     """One update, counted in the state. Returns the step's figures and the stop signal (0: none).
 
@@ -61,7 +62,7 @@ def train_step(
     return row, asked
 
 
-def summed(run: Run, step: int, batch: Batch, stop: StopSignal) -> tuple[float, int, dict]:
+def summed(run: Run, step: int, batch: Batch, stop: Stop) -> tuple[float, int, dict]:
     """Forward and backward on all ranks: the step's tokens, the stop signal, loss and figures.
 
     Ranks agree on a signal that any of them has received by adding it to what they sum anyway.

@@ -26,12 +26,12 @@ from torch import nn
 
 from cluster.processes import (
     Processes,
-    StopSignal,
     all_sum,
     barrier,
     end_processes,
     start_processes,
 )
+from cluster.stop import Stop
 from cluster.worker import run
 from data_utils.artefact_writer import lock
 from data_utils.errors import Stopped
@@ -73,7 +73,7 @@ def check(argv: list[str], world: int) -> Path:
 
 def main() -> None:
     settings = parse_settings()
-    stop = StopSignal()
+    stop = Stop()
     processes = start_processes(settings.dist_timeout)
     prepared = prepare(settings, processes)
     with lock(prepared.output.folder) if processes.first else contextlib.nullcontext():
@@ -115,7 +115,7 @@ def build(prepared: Prepared, converted: bool) -> Run:
     return Run(**vars(prepared), engine=engine, objective=objective)
 
 
-def fit(run: Run, state: TrainState, stop: StopSignal) -> Stopped | None:
+def fit(run: Run, state: TrainState, stop: Stop) -> Stopped | None:
     """Steps from the state to the end, or until a signal: then the error to leave with."""
     settings, processes = run.settings, run.processes
     end = min(settings.stop_step or settings.total_steps, settings.total_steps)
@@ -218,11 +218,7 @@ def finish(run: Run, state: TrainState) -> None:
     if state.step < run.settings.total_steps:
         print(f"stopped at STOP_STEP={state.step} with a checkpoint; unset it to continue")
         return
-    trained_on = {name: getattr(state, name) for name in ("sequences", "tokens", "left_out")}
-    if run.corpus.manifest is not None:
-        trained_on["corpus"] = run.corpus.manifest["content"]
-        trained_on["made_from"] = run.corpus.manifest["inputs"]
-    publish_final(run, state, {"trained_on": trained_on})
+    publish_final(run, state)
     print(f"{run.output.folder}: trained on {state.tokens:,} tokens")
     note_auto_tokenizer(run)
 

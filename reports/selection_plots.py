@@ -89,7 +89,8 @@ def density(pool: Pool, sources: list[dict], summary: dict, shown: dict[str, str
     losses = [pool.drawn[role] for role in ("teacher", "reference")]
     boxes = [limits(values) for values in losses]
     extent = [*boxes[0], *boxes[1]]
-    cells = axes.hexbin(*losses, gridsize=BINS, bins="log", mincnt=1, cmap="Blues", extent=extent)
+    style = {"bins": "log", "mincnt": 1, "vmin": 0.3, "cmap": "Blues"}
+    cells = axes.hexbin(*losses, gridsize=BINS, extent=extent, **style)
     figure.colorbar(cells, ax=axes, label="sequences of the sample (logarithmic)")
     ends = np.array(boxes[0])
     for offset, style, words in ((summary["threshold"], "-", "threshold"), (0, ":", "r = 0")):

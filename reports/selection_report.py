@@ -95,7 +95,7 @@ def draw_report(settings: Settings) -> None:
     """Write the report's folder; summary.json, which names the store, comes last."""
     store = settings.store
     manifest = artefact.require(store, "scores", f"run {PROGRAM}", contents=True)
-    differences = Differences(store, manifest["inputs"], seed=0)
+    differences = Differences(store, manifest.inputs, seed=0)
     corpus = scored_corpus(Scores(store.with_name(settings.teacher_name), f"run {PROGRAM} again"))
     pool = Pool(corpus, differences.r, differences.means, settings.ratio)
     summary = selection_tables.summary(pool)
@@ -119,7 +119,7 @@ def draw_report(settings: Settings) -> None:
     for name, picture in pictures.items():
         save(folder / f"{name}.png", picture)
     save(folder / "report.html", html_page.render(page(summary, tables, pictures, about)))
-    write_json(folder / "summary.json", {"scores": manifest["fingerprint"], **summary})
+    write_json(folder / "summary.json", {"scores": manifest.fingerprint, **summary})
     print(f"Report: {folder / 'report.html'}")
 
 

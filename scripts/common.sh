@@ -1,6 +1,6 @@
-# shellcheck shell=bash
 # What all launchers share. A launcher sources this file with its own arguments, sets its variables
-# and calls `launch PROGRAM VARIABLE ...`: the variables become flags, the user's flags come last.
+# and calls `launch PROGRAM VARIABLE ...` or a function that does: the variables become flags, and
+# the user's own flags come last.
 set -euo pipefail
 
 CODE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -11,17 +11,11 @@ if (($# > 0)) && [[ $1 != -* ]]; then
 fi
 USER_FLAGS=("$@")
 
-if [[ -z ${PYTHON:-} ]]; then
-  if [[ -n ${VIRTUAL_ENV:-} ]]; then
-    PYTHON=$VIRTUAL_ENV/bin/python
-  elif [[ -x $CODE/.venv/bin/python ]]; then
-    PYTHON=$CODE/.venv/bin/python
-  else
-    PYTHON=python3
-  fi
-fi
+PYTHON=${PYTHON:-${VIRTUAL_ENV:+$VIRTUAL_ENV/bin/python}}
+if [[ -z $PYTHON && -x $CODE/.venv/bin/python ]]; then PYTHON=$CODE/.venv/bin/python; fi
+PYTHON=${PYTHON:-python3}
 
-# The names that folders are made of.
+# Parts of the folders' names.
 DATA_NAME=${DATA_NAME:-pile}
 TOKENIZER_NAME=${TOKENIZER_NAME:-qwen}
 MAX_LENGTH=${MAX_LENGTH:-1025}
@@ -34,21 +28,21 @@ refuse() { # MESSAGE FIX
 }
 for variable in DATA_NAME TOKENIZER_NAME TEACHER_NAME REF_NAME; do
   [[ ${!variable} != [.-]* && ${!variable} != *[/[:cntrl:]]* ]] ||
-    refuse "$variable is a part of folders' names: no / in it, no . or - at its beginning" \
+    refuse "$variable must not contain / or start with . or -: folders are named after it" \
       "e.g. $variable=qwen_1.8B"
 done
 [[ $MAX_LENGTH =~ ^[1-9][0-9]*$ ]] ||
-  refuse "MAX_LENGTH is a number of tokens, not $MAX_LENGTH" "e.g. MAX_LENGTH=1025"
-# One folder for one ratio, however it is written: as the selection, Python's {ratio:g}, names it.
+  refuse "MAX_LENGTH must be a number of tokens, not $MAX_LENGTH" "e.g. MAX_LENGTH=1025"
+# One folder per ratio, however it is written: named as the selection does, by Python's {ratio:g}.
 [[ $RATIO =~ ^[0-9.]+([eE][+-]?[0-9]{1,2})?$ ]] &&
   RATIO=$(LC_ALL=C && printf '%g' "$RATIO" 2> /dev/null) &&
   [[ $RATIO =~ ^(1|0\.[0-9]+|[1-9](\.[0-9]+)?e-[0-9]+)$ ]] ||
-  refuse "RATIO is above 0 and at most 1, not $RATIO" "e.g. RATIO=0.5"
+  refuse "RATIO must be above 0 and at most 1, not $RATIO" "e.g. RATIO=0.5"
 CORPUS_NAME=$TOKENIZER_NAME-$MAX_LENGTH
 SELECTED_NAME=$DATA_NAME-diff_samp-$TEACHER_NAME-$REF_NAME-r$RATIO
 
-# Processes on this machine: NPROC, else one a GPU that torch sees, else one. Torch, which takes
-# seconds to come up, is asked where there may be several.
+# Processes on this machine: NPROC, else one per GPU that torch sees, else one. Torch takes seconds
+# to import, so it is asked only where there may be several GPUs.
 processes() {
   local visible=${CUDA_VISIBLE_DEVICES-all} gpus=1
   if [[ -z ${NPROC:-} && ($visible == all || $visible == *,*) ]] && may_have_gpus; then
@@ -76,7 +70,7 @@ as_flags() {
   done
 }
 
-# launch PROGRAM VARIABLE ...: run PROGRAM with --variable "$VARIABLE" for each that is not empty.
+# launch PROGRAM VARIABLE ...: run PROGRAM with the variables as flags.
 launch() {
   local program=$1
   as_flags "${@:2}"
@@ -91,30 +85,30 @@ launch() {
   exec "${command[@]}" "${arguments[@]}"
 }
 
-# Pre-training: the flags of pretrain/train.py that launchers and users set by variables.
+# train [VARIABLE ...]: pretrain/train.py; the variables are those of the method's objective.
 train() {
   PROCESSES=$(processes)
   launch pretrain/train.py MODEL_CONFIG MODEL_PATH DATA_DIR VALID_DATA TOKENIZER_PATH SAVE \
     GLOBAL_BATCH MICRO_BATCH LR LR_MIN WARMUP_STEPS TOTAL_STEPS STOP_STEP SAVE_EVERY LOG_EVERY \
     VALID_EVERY KEEP_LAST KEEP_EVERY RESUME PRECISION ATTENTION ZERO_STAGE SEED DIST_TIMEOUT \
     WANDB_MODE WEIGHT_DECAY BETA2 CLIP SKIP_STEPS GRAD_CHECKPOINT COMPILE ALLOW_CHANGE SHUFFLE \
-    OBJECTIVE
+    OBJECTIVE "$@"
 }
 
-# Scoring: the flags of miniplm/score.py.
+# score: miniplm/score.py, scores with one model.
 score() {
   PROCESSES=$(processes)
   launch miniplm/score.py MODEL_PATH DATA_DIR TOKENIZER_PATH SAVE SHARDS BLOCK_SIZE \
     TOKENS_PER_BATCH PRECISION ATTENTION COMPILE ALLOW_REFERENCE_DATA
 }
 
-# Text to a corpus: the flags of tools/process_data/tokenize_pile.py.
-tokenise() {
+# tokenize: tools/process_data/tokenize_pile.py, text to a corpus.
+tokenize() {
   launch tools/process_data/tokenize_pile.py DATA_DIR TOKENIZER_PATH SAVE SPLIT SOURCE MAX_LENGTH \
     ADD_BOS SHARD_SIZE WORKERS SKIP_BAD_LINES SKIP_OTHER_FILES ENCODER
 }
 
-# Conversion to another tokenizer: the flags of tools/convert_tokenization.py.
+# convert: tools/convert_tokenization.py, a corpus to another tokenizer.
 convert() {
   launch tools/convert_tokenization.py DATA_DIR TOKENIZER_PATH TARGET_TOKENIZER_PATH SAVE \
     MAX_LENGTH ADD_BOS WORKERS ENCODER

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The whole method on this machine: real text, a real teacher, no GPU, no model hub.
 #   bash scripts/quickstart.sh [BASE_PATH=quickstart]
-# Every stage is one of the launchers of the README with smaller variables. Run again it skips what
-# is done; interrupted anywhere it goes on. Variables: QUICKSTART_SEQUENCES PLANT_NOISE.
+# Every stage is one of the README's launchers with smaller variables. Run again it skips what is
+# done and resumes. Variables: QUICKSTART_SEQUENCES PLANT_NOISE.
 set -euo pipefail
 
 CODE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -12,8 +12,8 @@ SEQUENCES=${QUICKSTART_SEQUENCES:-512}
 PLANT_NOISE=${PLANT_NOISE:-0.3}
 HELD_OUT=128
 
-# Names and sizes beside those of stages.sh. A shard is what is scored; the reference is trained
-# on the two shards behind it, so never on a sequence that is scored.
+# Names and sizes besides those of stages.sh. The first shard is scored; the reference is trained on
+# the next two, so never on a sequence that is scored.
 CORPUS=processed_data/pretrain/pile/smollm2-129
 REFINED=processed_data/pretrain/pile-diff_samp-smollm2_135M-llama_5M-r0.5/smollm2-129
 CONTROL=processed_data/pretrain/pile-random_samp-smollm2_135M-llama_5M-r0.5/smollm2-129
@@ -21,12 +21,13 @@ TEST_SET=processed_data/held_out/smollm2-129
 SCORES=results/scores/pile/smollm2-129
 STUDENT=results/miniplm/llama/7M
 CONTROL_STUDENT=results/random_half/llama/7M
+SAMPLING=$CODE/scripts/miniplm/difference_sampling
 TOTAL=15
 source "$CODE/scripts/stages.sh"
 prepare
 
 started=$SECONDS
-select_half=("$PYTHON" "$CODE/scripts/miniplm/difference_sampling/construct_pretrain_data.py" "$BASE"
+select_half=("$PYTHON" "$SAMPLING/construct_pretrain_data.py" "$BASE"
   --data-dir "$CORPUS" --scores "$SCORES" --teacher-name "$TEACHER_NAME" --ref-name "$REF_NAME")
 
 stage "Text from this machine" data/pile/train \
@@ -47,12 +48,12 @@ stage "Train the reference model" checkpoints/llama/5M_ref \
   TOTAL_STEPS=$((SEQUENCES / 4)) bash "$CODE/scripts/pretrain/qwen/104M_ref.sh" "$BASE"
 stage "Score with the teacher" "$SCORES/$TEACHER_NAME" \
   env SCORE_SHARDS=0:1 MODEL_PATH=checkpoints/smollm2/135M BLOCK_SIZE=64 TOKENS_PER_BATCH=2048 \
-  bash "$CODE/scripts/miniplm/difference_sampling/1.8B.sh" "$BASE"
+  bash "$SAMPLING/1.8B.sh" "$BASE"
 stage "Score with the reference" "$SCORES/$REF_NAME" \
   env SCORE_SHARDS=0:1 MODEL_PATH=checkpoints/llama/5M_ref BLOCK_SIZE=64 TOKENS_PER_BATCH=2048 \
-  bash "$CODE/scripts/miniplm/difference_sampling/104M.sh" "$BASE"
+  bash "$SAMPLING/104M.sh" "$BASE"
 stage "Difference scores" "$SCORES/diff-$TEACHER_NAME-$REF_NAME" \
-  "$PYTHON" "$CODE/scripts/miniplm/difference_sampling/compute_difference_scores.py" "$BASE" \
+  "$PYTHON" "$SAMPLING/compute_difference_scores.py" "$BASE" \
   --scores $SCORES --teacher-name "$TEACHER_NAME" --ref-name "$REF_NAME"
 stage "Select the better half" $REFINED "${select_half[@]}"
 stage "Control: a random half" $CONTROL "${select_half[@]}" --criterion random

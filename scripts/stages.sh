@@ -1,16 +1,15 @@
-# shellcheck shell=bash
-# The stages of a pipeline, started in order: what is done is skipped, so that a run goes on where
-# it was. Sourced by scripts that set CODE, BASE (an absolute path) and TOTAL, the number of stages.
+# The stages of a pipeline, run in order; one that is done is skipped, so that a run resumes where it
+# stopped. Sourced by scripts that set CODE, BASE (an absolute path) and TOTAL (number of stages).
 STAGES=$BASE/stages.tsv
 number=0
 touch "$STAGES"
 
-# The same for all launchers of a pipeline on one machine: names, sizes, teacher.
+# Names, sizes and teacher: the same for all launchers of a pipeline on one machine.
 settings=(TOKENIZER_NAME=smollm2 MAX_LENGTH=129 TEACHER_NAME=smollm2_135M REF_NAME=llama_5M
   TOKENIZER_PATH=checkpoints/smollm2/135M PRECISION=fp32 NPROC=1 GLOBAL_BATCH=8 MICRO_BATCH=8
-  LR=2e-3 LR_MIN=2e-4 WARMUP_STEPS=8 LOG_EVERY=1)
+  LR=2e-3 LR_MIN=2e-4 WARMUP_STEPS=8 LOG_EVERY=1 DATA_NAME=pile RATIO=0.5)
 
-# prepare: install what the stages need and give them the settings.
+# prepare: install what the stages need and export the settings.
 prepare() {
   bash "$CODE/install.sh"
   export PYTHON=$CODE/.venv/bin/python "${settings[@]}"
@@ -38,7 +37,7 @@ stage() {
   mv "$STAGES.tmp" "$STAGES"
 }
 
-# together COMMAND ... -- COMMAND ...: both at once with a thread each; fails if one of them does.
+# together COMMAND ... -- COMMAND ...: both at once, one thread each; fails if either of them does.
 together() {
   local first=() failed=0
   while [[ $1 != -- ]]; do

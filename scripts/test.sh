@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Set up what the tests need and run them: format, lint, shellcheck, pytest.
+# Install what the tests need and run them: format, lint, shellcheck, pytest.
 #   bash scripts/test.sh [--long] [pytest arguments ...]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -14,5 +14,5 @@ fi
 ruff format --check .
 ruff check .
 git ls-files -co --exclude-standard '*.sh' .ci/run | xargs shellcheck
-# Three on two cores: the tests of processes wait for most of their time. Long files come first.
+# Three workers on two cores: tests of processes mostly wait. Long files come first.
 python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "$selection" "$@"

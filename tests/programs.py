@@ -1,13 +1,15 @@
 """Programs as real processes that start quickly: forked from a server that has torch loaded.
 
 A program's main() runs as from its command line, with its own exit code, output and environment;
-it can be killed like any other. What must start from the launcher itself uses make.run.
+it can be killed like any other. What must start from the launcher itself uses make.run. A program
+given as a file's path runs whole, as by `python3 PATH`.
 """
 
 import functools
 import multiprocessing
 import os
 import random
+import runpy
 import shutil
 import signal
 import sys
@@ -16,6 +18,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from cluster import worker
+from data_utils.program import CODE_ROOT
 from tests import make
 
 CONTEXT = multiprocessing.get_context("forkserver")
@@ -24,7 +28,7 @@ CONTEXT.set_forkserver_preload(
         "pretrain.train",
         "cluster.launch",
         "miniplm.score",
-        # What libraries import only when they are used.
+        # Imported by libraries only when they are used.
         "deepspeed.module_inject.auto_ep_config",
         "deepspeed.module_inject.auto_ep_layer",
         "deepspeed.ops.op_builder.all_ops",
@@ -55,11 +59,11 @@ class Program:
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended yet."""
+        """Whether it is still running."""
         return self.process.is_alive()
 
     def wait(self, seconds: float = 120) -> "Program":
-        """Wait for its end; one that does not come is an error."""
+        """Wait for its end, `seconds` at most."""
         self.process.join(seconds)
         assert not self.running, f"still running after {seconds} s: {self.errors}"
         return self
@@ -71,17 +75,17 @@ class Program:
 
     @property
     def output(self) -> str:
-        """What it has printed so far."""
+        """Its standard output so far."""
         return self.output_file.read_text()
 
     @property
     def errors(self) -> str:
-        """What it has written to standard error so far."""
+        """Its standard error so far."""
         return self.output_file.with_suffix(".err").read_text()
 
 
 def start(folder: Path, module: str, *arguments: object, **environment: object) -> Program:
-    """Start module's main() with these arguments; its output goes to new files in folder."""
+    """Start module's main(), or a file, with these arguments; output goes to files in folder."""
     number = len(list(folder.glob("program_*.out")))
     output_file = folder / f"program_{number}.out"
     for path in (output_file, output_file.with_suffix(".err")):
@@ -98,12 +102,12 @@ def call(folder: Path, module: str, *arguments: object, **environment: object) -
 
 
 def flags(settings: dict) -> list[object]:
-    """Settings, however their names are spelled, as flags of a program."""
+    """Settings as flags of a program; LOG_EVERY and log_every both become --log-every."""
     return [w for k, v in settings.items() for w in (f"--{k.lower().replace('_', '-')}", v)]
 
 
 def one_message(run: Program, code: int, *parts: object) -> None:
-    """The exit code; one line of error with these parts and a fix; nothing of torchrun's."""
+    """Require this exit code, one line of error with these parts, and no trace of torchrun."""
     text = run.output + run.errors
     assert run.code == code, text
     lines = [line for line in text.splitlines() if "ERROR" in line]
@@ -120,7 +124,7 @@ def kill(*_: object) -> None:
 
 
 def kill_at(owner: object, name: str, moment: int) -> None:
-    """Let this process kill -9 itself at this half call of owner.name."""
+    """Make this process kill -9 itself at this half call of owner.name (see struck)."""
     setattr(owner, name, struck(getattr(owner, name), moment, kill))
 
 
@@ -133,18 +137,18 @@ def kill_in_every_phase(
     draws: tuple[int, int, int],
     kills: int,
 ) -> int:
-    """kill -9 at moments drawn per phase, each start going on where the one before was killed.
+    """kill -9 at moments drawn per phase; each start resumes where the one before was killed.
 
     start: runs the program to its end or to the kill (phase, half calls before it). once: phases
-    that are called once a run. draws: seed, phases drawn beside one of each, moments of a phase.
-    At the end the folder's content is the undisturbed run's, every phase was hit, and there were
-    at least so many kills; returns behind how many a record of progress lay.
+    that are called once per run. draws: seed, phases drawn besides one of each, moments per phase.
+    In the end the folder's content must be the undisturbed run's, every phase hit, and at least
+    `kills` made. Returns how many of them left a record of progress.
     """
     seed, more, moments = draws
     choice, hit, killed, records = random.Random(seed), set(), 0, 0
     for phase in [*phases, *choice.choices(list(phases), k=more)]:
         code = start((phase, choice.randrange(2 if phase in once else moments)))
-        if code == 0:  # it came to its end first: begin anew
+        if code == 0:  # it reached its end first: begin anew
             assert make.content(folder) == undisturbed
             shutil.rmtree(folder)
             continue
@@ -162,7 +166,7 @@ def kill_in_every_phase(
 
 
 def struck(inner: Callable, moment: int, strike: Callable) -> Callable:
-    """inner, with strike() at a half call of it: 0 before the first one, 1 behind it, 2 ..."""
+    """inner, with strike() at a half call: 0 before the first call, 1 after it, and so on."""
     count = 0
 
     @functools.wraps(inner)
@@ -188,6 +192,16 @@ def _main(module: str, arguments: list[str], environment: dict, output_file: Pat
         setattr(sys, name, os.fdopen(stream, "w", buffering=1, closefd=False))
     os.environ.update({name: str(value) for name, value in environment.items()})
     sys.argv = [module, *arguments]
-    from cluster.worker import run
+    if module.endswith(".py"):
+        _run_file(module)
+    else:
+        worker.run(import_module(module).main)
 
-    run(import_module(module).main)
+
+def _run_file(path: str) -> None:
+    """Run a file as Python does: modules of the project are neither loaded nor on the path."""
+    sys.path[:] = [str(Path(path).parent), *(p for p in sys.path if Path(p) != CODE_ROOT)]
+    rooms = {entry.name for entry in CODE_ROOT.iterdir()}
+    for name in [name for name in sys.modules if name.split(".")[0] in rooms]:
+        del sys.modules[name]
+    runpy.run_path(path, run_name="__main__")

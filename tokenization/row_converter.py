@@ -89,7 +89,7 @@ class Converter:
     def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(tokens of the rows back to back, length of each), without the old BOS."""
         lengths = self.corpus.lengths(rows)
-        tokens = np.concatenate([*self.corpus.runs(rows)]).astype(np.uint32)
+        tokens = np.concatenate(self.corpus.sequences(rows)).astype(np.uint32)
         bad = ~self.known[np.minimum(tokens, len(self.known) - 1)]
         if bad.any():
             row = rows[np.searchsorted(np.cumsum(lengths), bad.argmax(), side="right")]

@@ -25,6 +25,7 @@ from typing import Literal
 
 import numpy as np
 
+from data_utils.artefact import Manifest
 from data_utils.artefact_writer import Output
 from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError
@@ -138,9 +139,9 @@ def finish(progress: dict, converter: Converter, output: Output) -> None:
     output.finish([*progress["files"], *tokenizer], {**shape, **total}, report)
 
 
-def print_account(manifest: dict, folder: Path) -> None:
+def print_account(manifest: Manifest, folder: Path) -> None:
     """Say what became of the sequences."""
-    c, length = manifest["counts"], manifest["content"]["max_length"]
+    c, length = manifest.counts, manifest.content["max_length"]
     print(
         f"{folder}: {c['sequences']:,} sequences, {c['tokens_before']:,} tokens before, "
         f"{c['tokens']:,} after; {c['truncated']:,} sequences were truncated to {length:,} tokens "

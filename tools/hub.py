@@ -38,8 +38,8 @@ def pinned(folder: Path, repository: str, kind: str, revision: str) -> str:
     So an interrupted download never mixes two commits, and a finished one does not ask the hub.
     An EnvironmentFault where the hub cannot be reached.
     """
-    begun = artefact.read_manifest(folder) or read_settings(folder) or {"content": {}}
-    former = begun["content"]
+    manifest = artefact.read_manifest(folder)
+    former = manifest.content if manifest else (read_settings(folder) or {}).get("content", {})
     if former.get("repository") == repository and revision in ("", former.get("revision")):
         return former["revision"]
     from huggingface_hub import HfApi

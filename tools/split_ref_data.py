@@ -43,7 +43,7 @@ def main() -> None:
     first, last = shard_range(settings.shards)
     if last > corpus.all_shards:
         raise InputError(
-            f"REF_SHARDS={settings.shards} is more than the corpus has",
+            f"REF_SHARDS={settings.shards}: the corpus does not have these shards",
             where=corpus.folder,
             expected=f"at most 0:{corpus.all_shards}",
             found=settings.shards,
@@ -64,7 +64,7 @@ def main() -> None:
 def split(part: Corpus, output: Output) -> None:
     """Link the part's files under new numbers and write the manifest."""
     files, linked = [], {}
-    known = {entry["name"]: entry for entry in (part.manifest or {"files": []})["files"]}
+    known = {entry["name"]: entry for entry in (part.manifest.files if part.manifest else [])}
     names = (f"{part.split}_{{}}.bin", f"{part.split}_{{}}.idx")
     names += ("domain_{}.npy", "source_row_{}.npy")
     for number in range(len(part.shards)):
@@ -80,7 +80,7 @@ def split(part: Corpus, output: Output) -> None:
     counts = {
         "shards": len(part.shards),
         "sequences": len(part),
-        "tokens": int(sum(shard.lengths.sum(dtype="int64") for shard in part.shards)),
+        "tokens": sum(shard.size for shard in part.shards),
         "domains": part.domains,
     }
     output.finish(files, counts, linked=linked)

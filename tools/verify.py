@@ -4,7 +4,7 @@
     python3 tools/verify.py --adopt PATH ... [--tokenizer-path checkpoints/qwen/1.8B] \
         [--max-length 1025]
 
-PATHs are artefact folders or folders that hold some. --adopt checks corpora and models that were
+PATHs are artefact folders or folders that contain some. --adopt checks corpora and models that were
 made by others and writes their manifest.json. Exit code 3 if anything is damaged.
 """
 
@@ -38,10 +38,10 @@ MAKE_AGAIN = "run the stage that makes it again (README: stages)"
 class Settings:
     """Check finished artefacts."""
 
-    paths: list[str] = flag([], "artefact folders, or folders that hold some")
+    paths: list[str] = flag([], "artefact folders, or folders that contain some")
     adopt: list[str] = flag([], "corpora and models made by others: check and write a manifest")
     tokenizer_path: str = flag("", "with --adopt: the tokenizer of the corpora")
-    max_length: int = flag(0, "with --adopt: tokens of a row at most; 0: as the folder's name says")
+    max_length: int = flag(0, "with --adopt: the most tokens per row; 0: as the folder's name says")
 
     def __post_init__(self) -> None:
         if self.max_length < 0:
@@ -51,7 +51,7 @@ class Settings:
 def main() -> None:
     settings = parse(Settings, positional="paths...")
     if not settings.paths and not settings.adopt:
-        raise InputError("no PATH is given", fix="python3 tools/verify.py PATH ...")
+        raise InputError("no PATH given", fix="python3 tools/verify.py PATH ...")
     folders = [folder for path in settings.paths for folder in find(absolute(path))]
     adopted = [absolute(path) for path in settings.adopt]
     problems = [
@@ -84,28 +84,28 @@ def find(place: Path) -> list[Path]:
 
 
 def check(folder: Path, adopt_with: Settings | None) -> list[str]:
-    """Problems of one artefact, each a line; with settings it is adopted."""
+    """Problems of one artefact, one line each; with settings it is adopted."""
     try:
         manifest = artefact.read_manifest(folder)
         if manifest is None and adopt_with is not None:
             manifest = adopt(folder, adopt_with)
-        for entry in tqdm(manifest["files"], desc=folder.name, unit="file", leave=False):
-            artefact.check_file(folder, entry, manifest["kind"], MAKE_AGAIN, contents=True)
-        artefact.check_no_more(folder, manifest)
+        for entry in tqdm(manifest.files, desc=folder.name, unit="file", leave=False):
+            artefact.check_file(folder, entry, manifest.kind, MAKE_AGAIN, contents=True)
+        artefact.check_no_more(manifest)
         check_counts(folder, manifest)
         check_inputs(folder, manifest)
     except ProgramError as error:
         return [str(error)]
-    print(f"{manifest['kind']} {manifest['fingerprint'][:12]} is whole: {folder}")
+    print(f"{manifest.kind} {manifest.fingerprint[:12]} is whole: {folder}")
     return []
 
 
-def check_counts(folder: Path, manifest: dict) -> None:
+def check_counts(folder: Path, manifest: artefact.Manifest) -> None:
     """Rows and tokens are as many as the manifest says, and no row points outside."""
-    if manifest["kind"] == "corpus":
+    if manifest.kind == "corpus":
         corpus = Corpus(folder)
         found = {"sequences": len(corpus), "tokens": count_tokens(corpus)}
-    elif manifest["kind"] == "scores" and manifest["content"]["type"] in VALUES:
+    elif manifest.kind == "scores" and manifest.content["type"] in VALUES:
         _, counts = Scores(folder, MAKE_AGAIN).means()  # checks every block
         found = {
             "sequences": len(counts),
@@ -115,7 +115,7 @@ def check_counts(folder: Path, manifest: dict) -> None:
     else:
         return
     for name, value in found.items():
-        expected = manifest["counts"].get(name, value)
+        expected = manifest.counts.get(name, value)
         if expected != value:
             raise ArtefactError(
                 f"wrong number of {name}",
@@ -127,32 +127,32 @@ def check_counts(folder: Path, manifest: dict) -> None:
 
 
 def count_tokens(corpus: Corpus) -> int:
-    """Tokens of all rows, which lie back to back in their .bin: opening the corpus says so."""
+    """Tokens of all rows, which are back to back in their .bin: opening the corpus checks that."""
     return sum(len(shard.tokens) for shard in corpus.shards)
 
 
-def check_inputs(folder: Path, manifest: dict) -> None:
-    """Inputs that still lie where they lay must be the ones the artefact was made from."""
-    for name, entry in manifest["inputs"].items():
+def check_inputs(folder: Path, manifest: artefact.Manifest) -> None:
+    """Inputs that are still in their place must be the ones the artefact was made from."""
+    for name, entry in manifest.inputs.items():
         place = artefact.input_place(folder, entry)
         found = artefact.read_manifest(place) if place.is_dir() else None
-        if found is not None and found["fingerprint"] != entry["fingerprint"]:
+        if found is not None and found.fingerprint != entry["fingerprint"]:
             raise ArtefactError(
                 f"its {name} in {place} is another one now",
                 where=folder,
                 expected=entry["fingerprint"][:12],
-                found=found["fingerprint"][:12],
+                found=found.fingerprint[:12],
                 fix="put the former one back, or run the stage again into a new folder",
             )
 
 
-def adopt(folder: Path, settings: Settings) -> dict:
+def adopt(folder: Path, settings: Settings) -> artefact.Manifest:
     """Write the manifest of a corpus or model that others made."""
     if not folder.is_dir():
         raise InputError("there is no such folder", where=folder, fix="give a corpus or a model")
     if (folder / artefact.SETTINGS).exists():
         raise ArtefactError(
-            "it is unfinished work of a stage here", where=folder, fix="run that stage to its end"
+            "this is unfinished work of a stage", where=folder, fix="run that stage to its end"
         )
     content: dict = {"made_by_others": True}
     counts: dict = {}

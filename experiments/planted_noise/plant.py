@@ -73,7 +73,7 @@ def main() -> None:
         asdict(settings),
         {"corpus": (corpus.folder, corpus.identity)},
     )
-    counts = output.make(lambda: plant(corpus, settings, output))["counts"]
+    counts = output.make(lambda: plant(corpus, settings, output)).counts
     print(
         f"{output.folder}: of {counts['sequences']:,} rows {counts[NOISE]:,} are {NOISE}, "
         f"{counts[BOILERPLATE]:,} are {BOILERPLATE}"
@@ -152,7 +152,7 @@ def replaced_rows(
 ) -> list[np.ndarray]:
     """The rows of the shard that begins at row `start`, planted ones replaced."""
     noise, repeated = (set(place.tolist()) for place in places)
-    eos_id, add_bos = (corpus.manifest["content"][name] for name in ("eos_id", "add_bos"))
+    eos_id, add_bos = (corpus.manifest.content[name] for name in ("eos_id", "add_bos"))
     rows = []
     shard, _ = corpus.locate(start)
     for place in range(len(shard)):

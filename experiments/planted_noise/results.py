@@ -89,7 +89,7 @@ def keep_rates(base: Path, name: str, settings: Settings) -> tuple[list[dict], l
     store = scores / f"diff-{settings.teacher_name}-{settings.ref_name}"
     rows = read_selection(store, []).sources
     expected = artefact.identity(store, "scores", EXPERIMENT)["fingerprint"], total(rows, "kept")
-    found = half.manifest["inputs"]["scores"]["fingerprint"], len(half)
+    found = half.manifest.input_fingerprint("scores"), len(half)
     if found != expected:
         raise InputError(
             "the better half is not the one that the scores select",
@@ -198,7 +198,7 @@ def by_source(base: Path, run: Run, gains: np.ndarray) -> dict[str, float]:
 
 def noise_share(run: Run) -> float:
     """Share of planted noise among the sequences of a student's corpus."""
-    entry = run.manifest["inputs"]["corpus"]
+    entry = run.manifest.inputs["corpus"]
     corpus = recorded_corpus(run.folder, entry, f"that {run.name} was trained on", EXPERIMENT)
     noise = corpus.domains.index(NOISE)
     return float((corpus.side("domain", np.arange(len(corpus))) == noise).mean())

@@ -2,9 +2,9 @@
 # Submit a launcher to Slurm: one run over NODES machines, or ARRAY jobs that share one scoring.
 #   NODES=4 GPUS=8 TIME=24:00:00 PARTITION=gpu bash scripts/slurm/submit.sh LAUNCHER BASE_PATH [--flag value ...]
 #   ARRAY=0-15 GPUS=1 bash scripts/slurm/submit.sh scripts/miniplm/difference_sampling/1.8B.sh BASE_PATH
-# The launcher's variables travel along (LR=3e-4 NODES=2 bash scripts/slurm/submit.sh ...). NOTICE
-# seconds before TIME is over the job writes a checkpoint, requeues itself and goes on.
-# SBATCH_FLAGS: more words for sbatch, e.g. SBATCH_FLAGS="--account=me --qos=low".
+# The launcher's variables are passed on (LR=3e-4 NODES=2 bash scripts/slurm/submit.sh ...). NOTICE
+# seconds before TIME is over, the job writes a checkpoint and requeues itself; it then resumes.
+# SBATCH_FLAGS: more flags for sbatch, e.g. SBATCH_FLAGS="--account=me --qos=low".
 set -euo pipefail
 
 CODE=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -19,11 +19,11 @@ fail() { # CODE MESSAGE
   exit "$1"
 }
 if (($# < 2)) || [[ ! -f $1 ]]; then
-  fail 2 "no launcher: ${1:-none}. Fix: bash $0 LAUNCHER BASE_PATH [--flag value ...]"
+  fail 2 "the launcher does not exist: ${1:-none given}. Fix: bash $0 LAUNCHER BASE_PATH [--flag value ...]"
 fi
-[[ -d $2 ]] || fail 2 "BASE_PATH is no folder: $2. Fix: create it or give the right one"
-[[ -z $ARRAY || $NODES == 1 ]] || fail 2 "ARRAY is for jobs of one machine each. Fix: leave NODES out"
-command -v sbatch > /dev/null || fail 4 "there is no sbatch. Fix: run this where Slurm's commands are"
+[[ -d $2 ]] || fail 2 "BASE_PATH is not a directory: $2. Fix: create it or correct the path"
+[[ -z $ARRAY || $NODES == 1 ]] || fail 2 "ARRAY jobs run on one machine each. Fix: leave NODES out"
+command -v sbatch > /dev/null || fail 4 "sbatch was not found. Fix: run this on a machine with Slurm's commands"
 LAUNCHER_FILE=$(realpath "$1")
 BASE_PATH=$(realpath "$2")
 shift 2
@@ -35,7 +35,7 @@ words+=(--output "$BASE_PATH/results/slurm/%x-%j.out" --export ALL)
 if ((GPUS > 0)); then words+=(--gpus-per-node "$GPUS"); fi
 if [[ -n $PARTITION ]]; then words+=(--partition "$PARTITION"); fi
 if [[ -n $ARRAY ]]; then words+=(--array "$ARRAY" --output "$BASE_PATH/results/slurm/%x-%A_%a.out"); fi
-# shellcheck disable=SC2206 # these are words
+# shellcheck disable=SC2206 # split into words
 words+=(${SBATCH_FLAGS:-})
 sbatch "${words[@]}" "$CODE/scripts/slurm/job.sh" "$LAUNCHER_FILE" "$BASE_PATH" "$@"
 echo "output: $BASE_PATH/results/slurm/"

@@ -1,4 +1,3 @@
-# shellcheck shell=bash
 # What the scripts of this folder share: a small BASE_PATH, an undisturbed run, checks.
 set -euo pipefail
 

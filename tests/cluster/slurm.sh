@@ -62,7 +62,7 @@ check "bit for bit the undisturbed run" same_run run undisturbed
 # Slurm looks at signals only every 30 s; the limit is a minute.
 job=$(NODES=2 TIME=1 NOTICE=25 SAVE=requeued TOTAL_STEPS=1000000 SAVE_EVERY=1000000 VALID_EVERY=1000000 \
   submit "$LAUNCHER_FILE" "$BASE")
-say "job $job is to be signalled before its limit of a minute, requeued and to go on"
+say "job $job is to be signalled before its limit of a minute, requeued and to resume"
 output=$BASE/results/slurm/200M-$job.out
 until_true 150 grep -q "resuming after step" "$output" || true
 cp "$output" "$WORK/requeued.txt"
@@ -70,7 +70,7 @@ scancel "$job"
 ended 60 "$job"
 tr '\r' '\n' < "$output" | grep -v "step/s" | grep -v "^ *$" | cut -c1-160
 check "SIGUSR1 before the limit: checkpoint and 75" grep -q "STOPPED by SIGUSR1 after step" "$output"
-check "it requeued itself and went on" grep -q "resuming after step" "$output"
+check "it requeued itself and resumed" grep -q "resuming after step" "$output"
 check "the second start is number 1" grep -q "start 1," "$output"
 check "scancel ends it with a checkpoint" grep -q "STOPPED by SIGTERM" "$output"
 check "no process is left" none_left

@@ -1,6 +1,7 @@
-"""Starting a run's processes: several machines (as groups of their own on this one), failures.
+"""Starting a run's processes: several machines, signals, failures.
 
-Real processes; the machines are launchers with NNODES=2. tests/cluster has real Slurm and ssh.
+Real processes; the machines are launchers on this one with NNODES=2. tests/cluster/*.sh have real
+Slurm and ssh, test_watchdog.py has more that can go wrong between processes.
 """
 
 import os
@@ -12,41 +13,17 @@ from pathlib import Path
 import pytest
 
 from cluster.launch_deepspeed import free_port
-from data_utils.program import CODE_ROOT
-from tests import make, programs
+from tests import make, programs, worlds
 from tests.pretrain.runs import (
     LAUNCHER,
     SLOW,
     VARIABLES,
     Machine,
-    make_base,
     none_left,
     same_run,
-    train,
 )
 
 LONG = {**VARIABLES, "TOTAL_STEPS": 100_000, "SAVE_EVERY": 100_000, "VALID_EVERY": 100_000}
-
-
-LATE = """# Where Python starts: rank 1 stays in its second batch for ever.
-import os, sys, time
-if os.environ.get("RANK") == "1":
-    sys.path.insert(0, os.environ["CODE"])
-    import numpy, torch
-    from data_utils import sample_order
-    inner = order.step_samples
-    def step_samples(step, batch):
-        while step == 1:
-            time.sleep(0.1)
-        return inner(step, batch)
-    order.step_samples = step_samples
-"""
-SILENT = f"""{LATE}
-if "RANK" in os.environ:
-    sys.path.insert(0, os.environ["CODE"])
-    from cluster import watchdog
-    watchdog.SILENCE = 12
-"""
 
 
 def two_machines(base: Path, save: str, settings: dict, **variables: object) -> list[Machine]:
@@ -58,15 +35,8 @@ def two_machines(base: Path, save: str, settings: dict, **variables: object) -> 
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    return make_base(tmp_path_factory.mktemp("base path"))
-
-
-@pytest.fixture(scope="module")
-def two(base) -> Path:
-    """The folder of an undisturbed run of two processes of one machine."""
-    train(base, "two", NPROC=2)
-    return base / "two"
+def base(training_world, tmp_path_factory) -> Path:
+    return worlds.copy(training_world, tmp_path_factory)
 
 
 OPTIONS = [
@@ -81,18 +51,19 @@ OPTIONS = [
     ),
     pytest.param({"hostfile": "hosts"}, ["LAUNCHER=deepspeed"], id="hostfile of torchrun"),
     pytest.param({"launcher": "deepspeed", "nnodes": 2}, ["HOSTFILE"], id="nodes of deepspeed"),
+    pytest.param({"launcher": "deepspeed"}, ["HOSTFILE"], id="no hostfile"),
     pytest.param(
         {"launcher": "deepspeed", "hostfile": "no such file"},
-        ["the HOSTFILE cannot be read", "no such file"],
+        ["HOSTFILE", "no such file"],
         id="missing hostfile",
     ),
     pytest.param(
         {"launcher": "deepspeed", "hostfile": "model.json"},
-        ["a line of the HOSTFILE is no host", "model.json"],
+        ["HOSTFILE", "model.json"],
         id="hostfile of another kind",
     ),
     pytest.param(
-        {"launcher": "deepspeed", "hostfile": "empty"}, ["names no host"], id="empty hostfile"
+        {"launcher": "deepspeed", "hostfile": "empty"}, ["HOSTFILE", "empty"], id="empty hostfile"
     ),
 ]
 
@@ -108,23 +79,19 @@ def test_how_to_start_is_checked(base, options, parts):
     assert all(part in line for part in parts), line
 
 
-def test_hostfile_through_the_launcher(base):
-    run = make.run(LAUNCHER, base, check=False, LAUNCHER="deepspeed", HOSTFILE="nowhere")
-    assert run.returncode == 2 and run.stderr.count("ERROR") == 1
-    assert str(base / "nowhere") in run.stderr
-
-
-def test_two_machines_stop_together_and_go_on(base, two):
-    """SIGTERM to machine 1 alone ends both with a checkpoint; started again they go on."""
+def test_two_machines_stop_together_and_resume(base, trained_by_two):
+    """SIGTERM to machine 1 alone ends both with a checkpoint, from which they resume."""
     machines = two_machines(base, "machines", SLOW)
     machines[0].until(base / "machines/step_000002")
     texts = [machines[1].stop(), machines[0].end(75)]
     assert "".join(texts).count("STOPPED by SIGTERM") == 1
     none_left(base)
+    first_lines = (base / "machines/metrics.jsonl").read_bytes()[:200]  # with their durations
     for machine in two_machines(base, "machines", VARIABLES):
         machine.end(0)
     assert "resuming after step" in machines[0].output.read_text()
-    same_run(base / "machines", two)
+    assert (base / "machines/metrics.jsonl").read_bytes().startswith(first_lines)
+    same_run(base / "machines", trained_by_two)
 
 
 def test_a_signal_before_the_first_step(base):
@@ -153,7 +120,7 @@ def test_a_worker_that_dies_ends_both_machines_and_is_told_once(base):
     first, second = (machine.end(4) for machine in machines)
     assert (first + second).count("ERROR") == 1 and "Traceback" not in first + second
     assert "ERROR a worker ended by SIGKILL" in second
-    assert "ended: another machine of this run failed" in first
+    assert "another machine" in first
     none_left(base)
 
 
@@ -162,24 +129,8 @@ def test_a_machine_that_dies_ends_the_other(base):
     machines[0].until(base / "dead/metrics.jsonl")
     machines[1].process.kill()
     text = machines[0].end(4)
-    assert text.count("ERROR rank 0 on") == 1 and "lost the others in" in text
+    assert text.count("ERROR") == text.count("ERROR rank 0 on") == 1
     assert "Traceback" not in text
-    none_left(base)
-
-
-def test_a_machine_that_stays_silent_ends_the_other(base):
-    """Its launcher is stopped, its worker in its second batch: no connection breaks."""
-    hook = base / "hook of the silent"
-    hook.mkdir()
-    (hook / "sitecustomize.py").write_text(SILENT)
-    machines = two_machines(base, "silent", LONG, PYTHONPATH=hook, CODE=CODE_ROOT)
-    machines[0].until(base / "silent/metrics.jsonl")
-    machines[1].process.send_signal(signal.SIGSTOP)
-    text = machines[0].end(4)
-    assert text.count("ERROR") == 1
-    assert f"the launcher of {socket.gethostname()} gives no sign of life since 12 s" in text
-    machines[1].process.kill()
-    machines[1].process.wait()
     none_left(base)
 
 
@@ -187,7 +138,7 @@ def test_a_machine_that_never_comes_is_named(base):
     place = {"NNODES": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     run = make.run(LAUNCHER, base, check=False, **VARIABLES, **place, DIST_TIMEOUT=3)
     assert run.returncode == 4, run.stderr
-    assert run.stderr.count("ERROR the 2 machines did not meet at 127.0.0.1") == 1
+    assert run.stderr.count("ERROR") == 1 and "127.0.0.1" in run.stderr
     assert "Traceback" not in run.stderr
     none_left(base)
 
@@ -198,31 +149,16 @@ def test_a_process_that_hangs_is_named_once_with_the_stacks(base):
     worker = machine.workers()[1]
     os.kill(worker, signal.SIGSTOP)
     text = machine.end(4)
-    assert text.count("ERROR the processes wait since 6 s for each other in") == 1
-    assert f"rank 1 ({socket.gethostname()}, process {worker}) gives no answer" in text
+    assert text.count("ERROR") == 1 and " 6 s, in " in text
+    assert f"rank 1 ({socket.gethostname()}, process {worker})" in text
     assert "rank 0:" in text and "in train_step" in text
     none_left(base)
 
 
-def test_a_process_that_is_late_is_named_with_where_it_is(base):
-    """Rank 1's second batch takes for ever; its own account of where it is comes along."""
-    hook = base / "hook"
-    hook.mkdir()
-    (hook / "sitecustomize.py").write_text(LATE)
-    run = Machine(
-        base, "late", LONG, NPROC=2, SAVE="late", DIST_TIMEOUT=6, PYTHONPATH=hook, CODE=CODE_ROOT
-    )
-    text = run.end(4, 90)
-    assert text.count("ERROR") == 1
-    assert "in the gradients of step 2: rank 1" in text
-    assert "has not come, its last was the update of step 1" in text
-    assert "rank 0:" in text and "rank 1:" in text and "in train_step" in text
-    none_left(base)
-
-
-def test_deepspeeds_launcher(base, two):
-    """A signal ends the run with a checkpoint; killed it leaves no process; then it goes on."""
-    variables = {"LAUNCHER": "deepspeed", "NPROC": 2, "SAVE": "deepspeed"}
+def test_deepspeeds_launcher(base, trained_by_two):
+    """A signal ends the run with a checkpoint; killed it leaves no process; then it resumes."""
+    (base / "hosts").write_text("# this machine\n\nlocalhost  slots=2 # processes\n")
+    variables = {"LAUNCHER": "deepspeed", "HOSTFILE": "hosts", "SAVE": "deepspeed"}
     run = Machine(base, "deepspeed", SLOW, **variables)
     text = run.until(base / "deepspeed/step_000002").stop(signal.SIGUSR1)
     assert text.count("STOPPED by SIGTERM after step") == 1 and "Traceback" not in text
@@ -232,4 +168,4 @@ def test_deepspeeds_launcher(base, two):
     run.process.wait()
     none_left(base)
     Machine(base, "ended", VARIABLES, **variables).end(0)
-    same_run(base / "deepspeed", two)
+    same_run(base / "deepspeed", trained_by_two)

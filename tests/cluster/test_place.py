@@ -1,4 +1,4 @@
-"""What a process takes its rank and its group from, with variables of others around it.
+"""Where a process takes its rank and its group from, whatever other variables are set.
 
 .venv/bin/python -m pytest tests/cluster/test_place.py
 """
@@ -10,18 +10,18 @@ import subprocess
 
 import pytest
 
-from cluster import failure_record, launch, launch_deepspeed, processes
+from cluster import launch, launch_deepspeed, place, processes
 from data_utils.errors import InputError
 from data_utils.program import CODE_ROOT
-from tests import make, programs
-from tests.pretrain.runs import LAUNCHER, VARIABLES, flags, make_base, same_run
+from tests import make, programs, worlds
+from tests.pretrain.runs import LAUNCHER, VARIABLES, flags, same_run
 
 NOWHERE = "192.0.2.1"  # an address that nobody has (RFC 5737)
 TORCHRUN = {
     **{"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"},
     **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500", "TORCHELASTIC_RUN_ID": "none"},
 }
-OTHERS = {  # of managers and MPI: they say nothing of this project's processes
+OTHERS = {  # of cluster managers and MPI: they say nothing about this project's processes
     "LOCAL_RANK": "3",
     "MASTER_ADDR": NOWHERE,
     "OMPI_COMM_WORLD_SIZE": "4",
@@ -44,46 +44,31 @@ OTHERS = {  # of managers and MPI: they say nothing of this project's processes
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch):
-    """None of these variables but what a test sets; they are as before afterwards."""
+    """None of these variables, except those that a test sets; restored afterwards."""
     for name in {*TORCHRUN, *OTHERS, "RUN_RECORD", "RUN_LAUNCHER"}:
         monkeypatch.setenv(name, "")  # so that what the code removes comes back, too
         monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    return make_base(tmp_path_factory.mktemp("base path"))
+def base(training_world, tmp_path_factory):
+    return worlds.copy(training_world, tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
 def taken():
-    """A port of this machine at which somebody listens already."""
+    """A port of this machine that is in use."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         yield listening.getsockname()[1]
 
 
-@pytest.fixture(scope="module")
-def one(base, taken):
-    """The folder of a run of one process, with all of others' variables that do no harm."""
-    run = programs.call(
-        base, "pretrain.train", base, *flags(SAVE="one"), **OTHERS, MASTER_PORT=taken
-    )
-    assert run.code == 0, run.errors
-    return base / "one"
-
-
-@pytest.fixture(scope="module")
-def two(base):
-    run = launched(base, "torchrun", "two")
-    assert run.code == 0, run.errors
-    return base / "two"
-
-
 def launched(base, launcher: str, save: str, *flags_of_launcher, **environment):
     """Two processes of this machine, to their end."""
-    words = ["--launcher", launcher, "--nproc", 2, *flags_of_launcher, "pretrain/train.py", base]
+    (base / "hosts").write_text("localhost slots=2\n")
+    two = {"torchrun": ["--nproc", 2], "deepspeed": ["--hostfile", "hosts"]}[launcher]
+    words = ["--launcher", launcher, *two, *flags_of_launcher, "pretrain/train.py", base]
     settings = flags(SAVE=save)
     return programs.call(base, "cluster.launch", *words, *settings, **environment)
 
@@ -104,7 +89,7 @@ def test_processes_that_nobody_started_are_an_error(name, monkeypatch):
     for variable, value in CLAIMS[name].items():
         monkeypatch.setenv(variable, value)
     with pytest.raises(InputError) as caught:
-        failure_record.own_place()
+        place.own_place()
     assert caught.value.code == 2 and "unset RANK WORLD_SIZE" in str(caught.value)
 
 
@@ -114,8 +99,8 @@ def test_processes_that_nobody_started_are_an_error(name, monkeypatch):
 def test_one_process_is_one_whatever_else_is_left(left, monkeypatch):
     for variable, value in left.items():
         monkeypatch.setenv(variable, value)
-    assert failure_record.local_rank() == 0 and not failure_record.launched()
-    assert failure_record.own_place() == (0, 1)
+    assert place.local_rank() == 0 and not place.launched()
+    assert place.own_place() == (0, 1)
     assert not {"RANK", "WORLD_SIZE", "LOCAL_RANK"} & os.environ.keys()
 
 
@@ -123,7 +108,7 @@ def test_a_launchers_process_has_its_place(monkeypatch):
     marks = {"RUN_RECORD": "record", "RUN_LAUNCHER": "machine 1"}
     for variable, value in {**TORCHRUN, **marks, "OMPI_COMM_WORLD_LOCAL_RANK": "0"}.items():
         monkeypatch.setenv(variable, value)
-    assert failure_record.own_place() == (1, 2) and failure_record.local_rank() == 1
+    assert place.own_place() == (1, 2) and place.local_rank() == 1
     assert "OMPI_COMM_WORLD_LOCAL_RANK" not in os.environ  # DeepSpeed compares it
 
 
@@ -145,19 +130,26 @@ def test_several_scoring_need_no_group(base):
     assert (base / "scores/manifest.json").exists()
 
 
+def test_one_process_takes_nothing_from_others_variables(base, trained_by_one, taken):
+    settings = flags(SAVE="one")
+    run = programs.call(base, "pretrain.train", base, *settings, **OTHERS, MASTER_PORT=taken)
+    assert run.code == 0, run.errors
+    same_run(base / "one", trained_by_one)
+
+
 @pytest.mark.parametrize("launcher", ["torchrun", "deepspeed"])
-def test_a_launch_takes_nothing_from_others_variables(launcher, base, two, taken):
-    """The address of another machine, a taken port, an interface that is not there."""
+def test_a_launch_takes_nothing_from_others_variables(launcher, base, trained_by_two, taken):
+    """Another machine's address, a port in use, an interface that does not exist."""
     left = {**OTHERS, "WORLD_SIZE": 8, "RANK": 5, "MASTER_PORT": taken}
     address = ["--master-addr", NOWHERE, "--master-port", taken]
     run = launched(base, launcher, launcher, *address, **left)
     assert run.code == 0, run.errors
-    same_run(base / launcher, two)
+    same_run(base / launcher, trained_by_two)
 
 
 @pytest.mark.skipif(not shutil.which("unshare"), reason="there is no unshare")
 @pytest.mark.parametrize("variables", [{"NPROC": 1}, {"NPROC": 2}], ids=str)
-def test_a_machine_whose_name_has_no_address(variables, base, one, two):
+def test_a_machine_whose_name_has_no_address(variables, base, trained_by_one, trained_by_two):
     script = 'hostname no-such-host.invalid && exec bash "$@"'
     save = f"nameless {variables['NPROC']}"
     command = ["unshare", "--uts", "bash", "-c", script, "sh", CODE_ROOT / LAUNCHER, base]
@@ -173,12 +165,12 @@ def test_a_machine_whose_name_has_no_address(variables, base, one, two):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    same_run(base / save, one if variables["NPROC"] == 1 else two)
+    same_run(base / save, trained_by_one if variables["NPROC"] == 1 else trained_by_two)
 
 
 @pytest.mark.parametrize("own", ["127.0.1.1", None, "10.1.2.3"])
 def test_a_machine_whose_name_is_its_loopbacks_talks_to_others_over_another(own, monkeypatch):
-    """The address of machine 0 says which; where the own name's will do, gloo decides."""
+    """The address of machine 0 says which; gloo decides if the own name's address will do."""
 
     def look_up(name: str) -> str:
         if own is None:
@@ -199,35 +191,16 @@ def test_one_machine_talks_over_its_loopback(monkeypatch):
     assert os.environ["GLOO_SOCKET_IFNAME"] == os.environ["NCCL_SOCKET_IFNAME"] == "lo"
 
 
-@pytest.mark.parametrize(
-    "visible, count, given, found",
-    [
-        (None, 8, 2, []),  # DeepSpeed's own choice, the first ones, is right
-        ("", 0, 2, []),
-        ("-1", 0, 1, []),
-        ("3", 1, 1, [3]),
-        ("5,2", 2, 2, [5, 2]),
-        ("5,2,1", 3, 2, [5, 2]),
-    ],
-)
-def test_deepspeed_takes_the_gpus_that_the_user_chose(visible, count, given, found, monkeypatch):
-    import torch
-
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
-    if visible is None:
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    else:
+def test_deepspeeds_launcher_refuses_a_choice_of_gpus(monkeypatch):
+    """It takes the first ones."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    launch_deepspeed.check_devices(2)
+    for visible in ("5,2", "0", "", "GPU-8f2d"):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert launch_deepspeed.visible_devices(given) == found
-
-
-def test_deepspeed_and_gpus_by_other_names(monkeypatch):
-    import torch
-
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-8f2d")
-    with pytest.raises(InputError, match="LAUNCHER=torchrun"):
-        launch_deepspeed.visible_devices(1)
+        with pytest.raises(InputError, match="CUDA_VISIBLE_DEVICES"):
+            launch_deepspeed.check_devices(2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    launch_deepspeed.check_devices(2)
 
 
 @pytest.mark.parametrize("seen, started", [(0, 4), (1, 1), (8, 4)])

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from cluster.failure_record import STOP_SIGNALS
+from cluster.place import STOP_SIGNALS
 from pretrain.steps import largest_signal
 
 INT, TERM, USR1, QUIT = signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGQUIT

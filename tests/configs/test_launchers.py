@@ -1,4 +1,4 @@
-"""The launchers' numbers, and how a launcher makes flags of variables."""
+"""The launchers' numbers, and how a launcher turns variables into flags."""
 
 import dataclasses
 import os
@@ -10,42 +10,94 @@ import pytest
 
 from data_utils.program import CODE_ROOT
 from eval import lm
-from miniplm import score_job, selection
+from miniplm import score, selection
 from pretrain.settings import TrainSettings
 from tools import convert_tokenization, split_ref_data
 from tools.process_data import tokenize_pile
 
 GPUS = 8  # of the original's nodes; accumulation x micro-batch x GPUS is the global batch
-ROW = "micro_batch accumulation lr lr_min warmup total save_every".split()
-QWEN = {  # size: numbers in the order of ROW
-    "200M": (8, 8, 6e-4, 6e-5, 2000, 100_000, 5000),
-    "500M": (4, 16, 3e-4, 3e-5, 2000, 100_000, 5000),
-    "1.2B": (4, 16, 2.5e-4, 2.5e-5, 2000, 100_000, 5000),
+ROW = "micro_batch accumulation lr lr_min warmup_steps total_steps save_every".split()
+MODELS = {  # numbers in the order of ROW, and others
+    "qwen/104M_ref": (8, 8, 6e-4, 6e-5, 2000, 9500, 5000, {}),
+    "qwen/200M": (8, 8, 6e-4, 6e-5, 2000, 100_000, 5000, {}),
+    "qwen/500M": (4, 16, 3e-4, 3e-5, 2000, 100_000, 5000, {}),
+    "qwen/1.2B": (4, 16, 2.5e-4, 2.5e-5, 2000, 100_000, 5000, {}),
+    "llama3.1/212M": (8, 8, 6e-4, 6e-5, 2000, 100_000, 5000, {}),
+    "mamba/130M": (16, 4, 2e-3, 1e-5, 10_000, 100_000, 5000, {"weight_decay": 0.1, "beta2": 0.95}),
 }
-REFERENCE = (8, 8, 6e-4, 6e-5, 2000, 9500, 5000)
-LLAMA = (8, 8, 6e-4, 6e-5, 2000, 100_000, 5000)
-MAMBA = (16, 4, 2e-3, 1e-5, 10_000, 100_000, 5000)
 PILE = "processed_data/pretrain/pile"
 SELECTED = f"{PILE}-diff_samp-qwen_1.8B-qwen_104M-r0.5"
-TRAINING = [  # launcher, configuration, corpus, method, numbers
-    *(
-        (f"scripts/pretrain/qwen/{size}.sh", f"qwen/{size}", f"{PILE}/qwen-1025", "pretrain", row)
-        for size, row in QWEN.items()
+TOKENS = {"llama3.1/212M": "qwen-llama3_1-1025", "mamba/130M": "qwen-mamba-1025"}
+
+
+def numbers(model: str) -> dict[str, float]:
+    *row, others = MODELS[model]
+    values = dict(zip(ROW, row, strict=True))
+    assert values["micro_batch"] * values.pop("accumulation") * GPUS == 512
+    return {"global_batch": 512, **values, **others}
+
+
+def training(model: str, corpora: str, results: str) -> tuple[str, dict]:
+    config = f"configs/models/{model}.json"
+    corpus = f"{corpora}/{TOKENS.get(model, 'qwen-1025')}"
+    paths = {"model_config": config, "data_dir": corpus, "save": f"{results}/{model}"}
+    return "pretrain/train.py", {**paths, **numbers(model)}
+
+
+def scoring(model: str, name: str) -> tuple[str, dict]:
+    paths = {"model_path": model, "data_dir": f"{PILE}/qwen-1025"}
+    save = f"results/scores/pile/qwen-1025/{name}"
+    return "miniplm/score.py", {**paths, "save": save, "shards": "0:200"}
+
+
+def tokenizing(text: str, corpus: str, **more: str) -> tuple[str, dict]:
+    paths = {"data_dir": text, "tokenizer_path": "checkpoints/qwen/1.8B", "save": corpus}
+    sizes = {"max_length": 1025, "shard_size": 1_000_000}
+    return "tools/process_data/tokenize_pile.py", {**paths, **sizes, **more}
+
+
+def converting(target: str, name: str, add_bos: str) -> tuple[str, dict]:
+    paths = {"data_dir": f"{SELECTED}/qwen-1025", "save": f"{SELECTED}/qwen-{name}-1025"}
+    paths |= {"tokenizer_path": "checkpoints/qwen/1.8B", "target_tokenizer_path": target}
+    return "tools/convert_tokenization.py", {**paths, "max_length": 1025, "add_bos": add_bos}
+
+
+STUDENTS = [model for model in MODELS if model != "qwen/104M_ref"]
+SAMPLING, PROCESS = "scripts/miniplm/difference_sampling", "scripts/tools/process_data"
+CONVERSION = "scripts/tools/convert_tokenization/convert_tokenization_qwen"
+COMMANDS = {  # launcher: program, its flags
+    **{f"scripts/pretrain/{m}.sh": training(m, PILE, "results/pretrain") for m in STUDENTS},
+    **{
+        f"scripts/miniplm/pretraining/{m}.sh": training(m, SELECTED, "results/miniplm")
+        for m in STUDENTS
+    },
+    "scripts/pretrain/qwen/104M_ref.sh": training("qwen/104M_ref", f"{PILE}_ref", "checkpoints"),
+    f"{SAMPLING}/1.8B.sh": scoring("checkpoints/qwen/1.8B", "qwen_1.8B"),
+    f"{SAMPLING}/104M.sh": scoring("checkpoints/qwen/104M_ref", "qwen_104M"),
+    f"{PROCESS}/pile_qwen.sh": tokenizing("data/pile/train", f"{PILE}/qwen-1025"),
+    f"{PROCESS}/dclm_qwen.sh": tokenizing(
+        "data/dclm", "processed_data/dclm/qwen-1025", split="test", source="dclm"
     ),
-    *(
-        (f"scripts/miniplm/pretraining/{name}.sh", name, f"{SELECTED}/{corpus}", "miniplm", row)
-        for name, corpus, row in (
-            *((f"qwen/{size}", "qwen-1025", row) for size, row in QWEN.items()),
-            ("llama3.1/212M", "qwen-llama3_1-1025", LLAMA),
-            ("mamba/130M", "qwen-mamba-1025", MAMBA),
-        )
+    f"{CONVERSION}_mamba.sh": converting("checkpoints/mamba/130M", "mamba", "false"),
+    f"{CONVERSION}_llama3_1.sh": converting("checkpoints/llama3.1/212M", "llama3_1", "true"),
+    "scripts/eval/lm.sh": (
+        "eval/lm.py",
+        {"data_dir": "processed_data/dclm/qwen-1025", "split": "test"},
     ),
-]
+}
+SETTINGS = {  # program: its settings, and the variables of other names
+    "pretrain/train.py": (TrainSettings, {}),
+    "miniplm/score.py": (score.Settings, {"shards": "SCORE_SHARDS"}),
+    "tools/process_data/tokenize_pile.py": (tokenize_pile.Settings, {"data_dir": "TEXT"}),
+    "tools/convert_tokenization.py": (convert_tokenization.Settings, {}),
+    "eval/lm.py": (lm.Settings, {}),
+}
+LAUNCHER = "scripts/pretrain/qwen/200M.sh"
 
 
 @pytest.fixture(scope="module")
 def echo(tmp_path_factory) -> Path:
-    """A stand-in for Python that prints its arguments, one a line."""
+    """A stand-in for Python that prints its arguments, one per line."""
     path = tmp_path_factory.mktemp("bin dir") / "python"
     path.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
     path.chmod(0o755)
@@ -68,57 +120,30 @@ def words(echo, launcher, *arguments, cwd="/", **variables) -> list[str]:
 
 
 def flags(command: list[str]) -> dict[str, str]:
-    """--name value pairs after program and BASE_PATH."""
-    return {name[2:]: value for name, value in zip(command[2::2], command[3::2], strict=True)}
+    """{name: value} after program and BASE_PATH."""
+    names = [word[2:].replace("-", "_") for word in command[2::2]]
+    return dict(zip(names, command[3::2], strict=True))
 
 
-def expected_flags(config: str, corpus: str, save: str, numbers: tuple) -> dict:
-    row = dict(zip(ROW, numbers, strict=True))
-    assert row["micro_batch"] * row["accumulation"] * GPUS == 512
-    return {
-        "model-config": f"configs/models/{config}.json",
-        "data-dir": corpus,
-        "save": save,
-        "global-batch": 512,
-        "micro-batch": row["micro_batch"],
-        "lr": row["lr"],
-        "lr-min": row["lr_min"],
-        "warmup-steps": row["warmup"],
-        "total-steps": row["total"],
-        "save-every": row["save_every"],
-    }
-
-
-def as_numbers(values: dict) -> dict:
-    return {
-        k: v if k in ("model-config", "data-dir", "save") else float(v) for k, v in values.items()
-    }
-
-
-@pytest.mark.parametrize("case", TRAINING, ids=[case[0] for case in TRAINING])
-def test_training_launchers_have_the_papers_numbers(case, echo):
-    launcher, config, corpus, method, numbers = case
-    command = words(echo, launcher, "/base")
-    assert command[:2] == [str(CODE_ROOT / "pretrain/train.py"), "/base"]
-    expected = expected_flags(config, corpus, f"results/{method}/{config}", numbers)
-    if config == "mamba/130M":
-        expected |= {"weight-decay": 0.1, "beta2": 0.95}
-    assert as_numbers(flags(command)) == as_numbers(expected)
-    assert (CODE_ROOT / f"configs/models/{config}.json").exists()
-
-
-def test_every_training_launcher_is_held():
-    folders = ("scripts/pretrain", "scripts/miniplm/pretraining")
-    found = {str(p.relative_to(CODE_ROOT)) for f in folders for p in (CODE_ROOT / f).rglob("*.sh")}
-    assert found == {case[0] for case in TRAINING} | {"scripts/pretrain/qwen/104M_ref.sh"}
-
-
-def test_the_reference_launcher(echo):
-    command = words(echo, "scripts/pretrain/qwen/104M_ref.sh", "/base")
-    expected = expected_flags(
-        "qwen/104M_ref", f"{PILE}_ref/qwen-1025", "checkpoints/qwen/104M_ref", REFERENCE
+def test_every_launcher_is_compared():
+    found = {str(p.relative_to(CODE_ROOT)) for p in (CODE_ROOT / "scripts").glob("*/**/*.sh")}
+    assert {name for name in found if "slurm" not in name and "experiments" not in name} == set(
+        COMMANDS
     )
-    assert as_numbers(flags(command)) == as_numbers(expected)
+
+
+@pytest.mark.parametrize("launcher", COMMANDS)
+def test_the_command_of_a_launcher(launcher, echo):
+    """Numbers and paths are the paper's and the original's (paths that connect)."""
+    program, expected = COMMANDS[launcher]
+    command = words(echo, launcher, "/base")
+    assert command[:2] == [str(CODE_ROOT / program), "/base"]
+    passed = flags(command)
+    for name, value in expected.items():
+        if isinstance(value, int | float):
+            passed[name] = float(passed[name])
+    assert passed == expected
+    assert (CODE_ROOT / expected.get("model_config", "")).exists()
 
 
 def test_the_numbers_that_no_launcher_names():
@@ -129,96 +154,19 @@ def test_the_numbers_that_no_launcher_names():
 
 
 def test_the_numbers_of_programs_without_a_launcher():
-    settings, numbers = TrainSettings(), dict(zip(ROW, QWEN["200M"], strict=True))
-    assert (settings.micro_batch, settings.lr) == (numbers["micro_batch"], numbers["lr"])
-    assert (settings.lr_min, settings.warmup_steps) == (numbers["lr_min"], numbers["warmup"])
-    assert (settings.total_steps, settings.save_every) == (numbers["total"], numbers["save_every"])
-    assert settings.global_batch == 512
+    settings, row = TrainSettings(), numbers("qwen/200M")
+    assert {name: getattr(settings, name) for name in row} == row
     text = tokenize_pile.Settings()
     assert (text.max_length, text.shard_size, text.add_bos) == (1025, 1_000_000, False)
     assert selection.Settings().shard_size == 1_000_000
-    scoring = score_job.Settings()
+    scoring = score.Settings()
     assert (scoring.shards, scoring.tokens_per_batch) == ("0:200", 16 * 1024)
     assert split_ref_data.Settings().shards == "240:246"
 
 
-@pytest.mark.parametrize(
-    "name, text, corpus, more",
-    [
-        ("pile_qwen", "data/pile/train", f"{PILE}/qwen-1025", {}),
-        (
-            "dclm_qwen",
-            "data/dclm",
-            "processed_data/dclm/qwen-1025",
-            {"split": "test", "source": "dclm"},
-        ),
-    ],
-)
-def test_tokenising_launchers(name, text, corpus, more, echo):
-    command = words(echo, f"scripts/tools/process_data/{name}.sh", "/base")
-    assert command[:2] == [str(CODE_ROOT / "tools/process_data/tokenize_pile.py"), "/base"]
-    assert flags(command) == {
-        "data-dir": text,
-        "tokenizer-path": "checkpoints/qwen/1.8B",
-        "save": corpus,
-        "max-length": "1025",
-        "shard-size": "1000000",
-        **more,
-    }
-
-
-def test_the_evaluation_launcher(echo):
-    """The original's took a port in the place where its users put the model."""
-    for words_of_user, variables in (
-        (["--model-path", "m", "--ckpt-name", "n"], {}),
-        ([], {"MODEL_PATH": "m", "CKPT_NAME": "n"}),
-    ):
-        command = words(echo, "scripts/eval/lm.sh", "/base", *words_of_user, **variables)
-        assert command[:2] == [str(CODE_ROOT / "eval/lm.py"), "/base"]
-        assert flags(command) == {
-            "model-path": "m",
-            "ckpt-name": "n",
-            "data-dir": "processed_data/dclm/qwen-1025",
-            "split": "test",
-        }
-
-
-@pytest.mark.parametrize("model, store", [("1.8B", "qwen_1.8B"), ("104M", "qwen_104M")])
-def test_scoring_launchers_score_the_same_corpus(model, store, echo):
-    command = words(echo, f"scripts/miniplm/difference_sampling/{model}.sh", "/base")
-    folder = {"1.8B": "checkpoints/qwen/1.8B", "104M": "checkpoints/qwen/104M_ref"}[model]
-    assert command[:2] == [str(CODE_ROOT / "miniplm/score.py"), "/base"]
-    assert flags(command) == {
-        "model-path": folder,
-        "data-dir": f"{PILE}/qwen-1025",
-        "save": f"results/scores/pile/qwen-1025/{store}",
-        "shards": "0:200",
-    }
-    command = words(echo, f"scripts/miniplm/difference_sampling/{model}.sh", COMPILE="true")
-    assert flags(command)["compile"] == "true"
-
-
-@pytest.mark.parametrize(
-    "target, folder, bos",
-    [("mamba", "mamba/130M", "false"), ("llama3_1", "llama3.1/212M", "true")],
-)
-def test_conversion_launchers_write_beside_the_corpus(target, folder, bos, echo):
-    launcher = f"scripts/tools/convert_tokenization/convert_tokenization_qwen_{target}.sh"
-    command = words(echo, launcher, "/base")
-    assert command[:2] == [str(CODE_ROOT / "tools/convert_tokenization.py"), "/base"]
-    assert flags(command) == {
-        "data-dir": f"{SELECTED}/qwen-1025",
-        "tokenizer-path": "checkpoints/qwen/1.8B",
-        "target-tokenizer-path": f"checkpoints/{folder}",
-        "save": f"{SELECTED}/qwen-{target}-1025",
-        "max-length": "1025",
-        "add-bos": bos,
-    }
-    command = words(echo, launcher, "/base", DATA_DIR="a b/qwen-65", MAX_LENGTH="65", WORKERS="3")
-    assert flags(command)["save"] == f"a b/qwen-{target}-65" and flags(command)["workers"] == "3"
-
-
-LAUNCHER = "scripts/pretrain/qwen/200M.sh"
+def test_a_converted_corpus_is_beside_its_source(echo):
+    command = words(echo, f"{CONVERSION}_mamba.sh", DATA_DIR="a b/qwen-65", MAX_LENGTH="65")
+    assert flags(command)["save"] == "a b/qwen-mamba-65"
 
 
 def test_variables_override_and_flags_after_base_path_come_last(echo):
@@ -226,7 +174,7 @@ def test_variables_override_and_flags_after_base_path_come_last(echo):
     command = words(echo, LAUNCHER, "/base", *more, LR="2e-3", GLOBAL_BATCH="64", SEED="7")
     assert command[-4:] == more
     values = flags(command)  # the last one of a name wins, here as in the program
-    assert (values["lr"], values["global-batch"], values["seed"]) == ("1e-3", "64", "7")
+    assert (values["lr"], values["global_batch"], values["seed"]) == ("1e-3", "64", "7")
     assert command.index("2e-3") < command.index("1e-3")
 
 
@@ -234,7 +182,7 @@ def test_names_of_the_parts_make_the_paths(echo):
     names = {"DATA_NAME": "mix", "TOKENIZER_NAME": "bpe", "MAX_LENGTH": "65", "RATIO": "0.3"}
     names |= {"TEACHER_NAME": "T", "REF_NAME": "R"}
     command = words(echo, "scripts/miniplm/pretraining/qwen/200M.sh", "/base", **names)
-    assert flags(command)["data-dir"] == "processed_data/pretrain/mix-diff_samp-T-R-r0.3/bpe-65"
+    assert flags(command)["data_dir"] == "processed_data/pretrain/mix-diff_samp-T-R-r0.3/bpe-65"
 
 
 def test_base_path_defaults_to_the_repository(echo):
@@ -313,7 +261,7 @@ def test_processes_are_the_gpus_that_torch_sees(variables, expected, counting):
 
 
 def test_gpus_that_cannot_be_counted(counting):
-    """Never one process in silence on a machine of several."""
+    """It never starts just one process without saying so."""
     path = f"{counting}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", CODE_ROOT / LAUNCHER, "/b"],
@@ -350,10 +298,10 @@ NAMED = "scripts/miniplm/pretraining/qwen/200M.sh"  # its corpus has all names i
 )
 def test_a_ratio_is_one_folder_however_it_is_written(written, echo):
     """For the launchers as for the selection."""
-    corpus = flags(words(echo, NAMED, "/base", RATIO=written))["data-dir"]
+    corpus = flags(words(echo, NAMED, "/base", RATIO=written))["data_dir"]
     assert corpus == selection.Settings(ratio=float(written)).output_folder()
-    converted = "scripts/tools/convert_tokenization/convert_tokenization_qwen_mamba.sh"
-    assert flags(words(echo, converted, "/base", RATIO=written))["data-dir"] == corpus
+    converted = f"{CONVERSION}_mamba.sh"
+    assert flags(words(echo, converted, "/base", RATIO=written))["data_dir"] == corpus
 
 
 @pytest.mark.parametrize(
@@ -385,27 +333,32 @@ def test_names_that_are_none_are_refused_before_anything_starts(variables, echo)
 
 def test_names_with_spaces_and_other_letters_work(echo):
     variables = {"DATA_NAME": "my pile", "TEACHER_NAME": "東京 1.8B", "REF_NAME": "$(a)*"}
-    corpus = flags(words(echo, NAMED, "/base", **variables))["data-dir"]
+    corpus = flags(words(echo, NAMED, "/base", **variables))["data_dir"]
     names = {name.lower(): value for name, value in variables.items()}
     assert corpus == selection.Settings(**names).output_folder()
 
 
-REACHED = {  # launcher: its program's settings, and the variables of other names
-    LAUNCHER: (TrainSettings, {}),
-    "scripts/miniplm/difference_sampling/1.8B.sh": (score_job.Settings, {"shards": "SCORE_SHARDS"}),
-    "scripts/tools/process_data/pile_qwen.sh": (tokenize_pile.Settings, {"data_dir": "TEXT"}),
-    "scripts/tools/convert_tokenization/convert_tokenization_qwen_mamba.sh": (
-        convert_tokenization.Settings,
-        {},
-    ),
-    "scripts/eval/lm.sh": (lm.Settings, {}),
-}
-
-
-@pytest.mark.parametrize("launcher", REACHED)
+@pytest.mark.parametrize("launcher", COMMANDS)
 def test_every_setting_can_be_set_by_a_variable(echo, launcher):
-    settings, other_names = REACHED[launcher]
+    settings, other_names = SETTINGS[COMMANDS[launcher][0]]
     names = [field.name for field in dataclasses.fields(settings) if field.name != "base_path"]
     variables = {other_names.get(name, name.upper()): "7" for name in names}
-    passed = flags(words(echo, launcher, "/b", **variables))
-    assert {name.replace("_", "-"): "7" for name in names} == passed
+    assert flags(words(echo, launcher, "/b", **variables)) == dict.fromkeys(names, "7")
+
+
+def test_every_setting_of_the_start_can_be_set_by_a_variable(echo):
+    """But for NPROC, which becomes --nproc."""
+    names = "LAUNCHER NNODES NODE_RANK MASTER_ADDR MASTER_PORT HOSTFILE GRACE DIST_TIMEOUT".split()
+    command = words(echo, LAUNCHER, "/b", **dict.fromkeys(names, "7"))
+    start = command[: command.index("pretrain/train.py")]
+    expected = {name.lower(): "7" for name in names}
+    assert flags(["", *start]) == {"nproc": "1", **expected}
+
+
+def test_a_method_adds_the_variables_of_its_objective(tmp_path, echo):
+    """As flags behind those of train.py."""
+    (tmp_path / "launcher.sh").write_text(
+        f'source "{CODE_ROOT}/scripts/common.sh" "$@"\ntrain TEACHER_PATH KD_RATIO\n'
+    )
+    command = words(echo, str(tmp_path / "launcher.sh"), "/b", TEACHER_PATH="a b", KD_RATIO="0.5")
+    assert command[-4:] == ["--teacher-path", "a b", "--kd-ratio", "0.5"]

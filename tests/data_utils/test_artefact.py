@@ -23,7 +23,7 @@ def make(folder, *, content=CONTENT, data=b"12", inputs=None, counts=None, kind=
 
 
 def fingerprint_of(folder):
-    return artefact.read_manifest(folder)["fingerprint"]
+    return artefact.read_manifest(folder).fingerprint
 
 
 def an_input(folder, fingerprint="f1"):
@@ -42,7 +42,7 @@ def test_fingerprint_is_independent_of_place_time_and_program(tmp_path, monkeypa
     output.finish(["data_0.bin"], {"rows": 2}, {"took": 3})
     assert fingerprint_of(folder) == fingerprint_of(tmp_path / "a")
     first, second = (artefact.read_manifest(f) for f in (tmp_path / "a", folder))
-    assert first["made_by"]["time"] != second["made_by"]["time"]
+    assert first.made_by["time"] != second.made_by["time"]
 
 
 def test_fingerprint_depends_on_all_that_decides_the_content(tmp_path):
@@ -64,7 +64,7 @@ def test_fingerprint_depends_on_all_that_decides_the_content(tmp_path):
     folder = tmp_path / "name"
     output = Output(folder, "corpus", "tests", CONTENT, {}).begin()
     (folder / "data_1.bin").write_bytes(b"12")
-    found.add(output.finish(["data_1.bin"], {"rows": 2})["fingerprint"])
+    found.add(output.finish(["data_1.bin"], {"rows": 2}).fingerprint)
     assert len(found) == len(variants) + 1
 
 
@@ -74,20 +74,22 @@ def test_the_manifest_says_what_it_is(tmp_path):
     ).begin()
     (tmp_path / "a/data_0.bin").write_bytes(b"12")
     manifest = output.finish(["data_0.bin"], {"rows": 2}, {"note": 1})
-    assert manifest == json.loads((tmp_path / "a/manifest.json").read_text())
-    assert manifest["files"] == [
+    assert manifest == artefact.read_manifest(tmp_path / "a")
+    written = json.loads((tmp_path / "a/manifest.json").read_text())
+    assert (written["fingerprint"], written["report"]) == (manifest.fingerprint, {"note": 1})
+    assert manifest.files == [
         {
             "name": "data_0.bin",
             "size": 2,
             "sha256": "6b51d431df5d7f141cbececcf79edf3dd861c3b4069f0b11661a3eefacbba918",
         }
     ]
-    assert manifest["inputs"] == {"text": {"kind": "text", "fingerprint": "f1", "path": "../text"}}
-    assert (manifest["kind"], manifest["format"], manifest["counts"]) == ("corpus", 1, {"rows": 2})
-    assert manifest["made_by"]["program"] == "tests/x.py"
-    assert manifest["made_by"]["settings"] == {"seed": 3}
-    assert {"python", "torch", "transformers", "numpy"} <= manifest["made_by"]["versions"].keys()
-    assert str(tmp_path) not in json.dumps(manifest)  # paths are relative
+    assert manifest.inputs == {"text": {"kind": "text", "fingerprint": "f1", "path": "../text"}}
+    assert (manifest.kind, manifest.format, manifest.counts) == ("corpus", 1, {"rows": 2})
+    assert manifest.made_by["program"] == "tests/x.py"
+    assert manifest.made_by["settings"] == {"seed": 3}
+    assert {"python", "torch", "transformers", "numpy"} <= manifest.made_by["versions"].keys()
+    assert str(tmp_path) not in json.dumps(written)  # paths are relative
 
 
 def test_a_copy_is_the_same_artefact(tmp_path):
@@ -95,7 +97,7 @@ def test_a_copy_is_the_same_artefact(tmp_path):
     copy = shutil.copytree(tmp_path / "a", tmp_path / "elsewhere" / "b")
     for contents in (False, True):
         manifest = artefact.require(copy, "corpus", "fix", contents=contents)
-        assert manifest["fingerprint"] == fingerprint_of(tmp_path / "a")
+        assert manifest.fingerprint == fingerprint_of(tmp_path / "a")
     assert artefact.identity(copy, "corpus", "") == artefact.identity(tmp_path / "a", "corpus", "")
 
 
@@ -147,7 +149,7 @@ def test_allowed_changes_are_recorded_and_no_others(tmp_path):
     with pytest.raises(InputError, match="expected length 99, found length 65"):
         begin(65, True).begin()
     output = begin(99, True, "f2", allowed=frozenset(["text", "flag"])).begin()
-    changes = output.finish([], {})["made_by"]["changes"]
+    changes = output.finish([], {}).made_by["changes"]
     assert [(c["name"], c["from"], c["to"]) for c in changes] == [
         ("length", 65, 99),
         ("text", "f1", "f2"),
@@ -220,6 +222,17 @@ def test_a_damaged_manifest_is_an_error(tmp_path, damage):
     ):
         with pytest.raises(ArtefactError, match="manifest is damaged in .*manifest.json"):
             use()
+
+
+def test_what_a_model_was_trained_on(tmp_path):
+    counts = {"step": 1, "trained_on": {"part": [0, 2], "whole": [3, 5], "selected from": None}}
+    make(tmp_path / "a", kind="model", counts=counts)
+    manifest = artefact.read_manifest(tmp_path / "a")
+    assert [manifest.trained_on(name) for name in ("part", "whole")] == [(0, 2), (3, 5)]
+    assert manifest.trained_on("selected from")[0] == 0 and manifest.trained_on("other") is None
+    make(tmp_path / "old", kind="model", counts={"step": 1})
+    with pytest.raises(ArtefactError, match="earlier version .*old"):
+        artefact.read_manifest(tmp_path / "old").trained_on("part")
 
 
 def test_damaged_settings_are_an_error(tmp_path):

@@ -119,10 +119,10 @@ def test_an_artefact_is_unfinished_or_whole_and_is_resumed(tmp_path, make_corpus
             unfinished += 1
         else:
             finished += 1
-            assert manifest["fingerprint"] == expected["fingerprint"]
+            assert manifest.fingerprint == expected.fingerprint
             artefact.require(folder, "corpus", "", contents=True)
         make_corpus(folder)  # the same command again
-        assert artefact.read_manifest(folder)["fingerprint"] == expected["fingerprint"], call
+        assert artefact.read_manifest(folder).fingerprint == expected.fingerprint, call
         left = sorted(p.name for p in folder.rglob("*") if ".settings.json." not in p.name)
         assert left == names, call
         shutil.rmtree(folder)
@@ -136,7 +136,7 @@ def test_killed_again_and_again_it_ends_all_the_same(tmp_path, make_corpus):
     for _ in instants(lambda: make_corpus(folder)):
         pass
     first, second = (artefact.read_manifest(tmp_path / n) for n in ("undisturbed", "killed"))
-    assert first["fingerprint"] == second["fingerprint"]
+    assert first.fingerprint == second.fingerprint
     artefact.require(folder, "corpus", "", contents=True)
 
 

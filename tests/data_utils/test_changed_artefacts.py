@@ -76,11 +76,11 @@ def test_more_than_the_manifest_lists_is_refused_by_all(kind, name, tmp_path, to
     if kind not in ("model", "text"):  # these stand for files of other kinds
         READ[kind](folder)
     manifest = artefact.read_manifest(folder)
-    artefact.check_files(folder, manifest, "fix", contents=True)
+    artefact.check_files(manifest, "fix", contents=True)
     put(folder, name)
-    same = Output(folder, kind, manifest["made_by"]["program"], manifest["content"], {})
+    same = Output(folder, kind, manifest.made_by["program"], manifest.content, {})
     readers = [READ[kind], lambda place: artefact.identity(place, kind, "fix")]
-    readers += [lambda place: same.begin()] if not manifest["inputs"] else []
+    readers += [lambda place: same.begin()] if not manifest.inputs else []
     for read in readers:
         with pytest.raises(ArtefactError) as caught:
             read(folder)
@@ -92,7 +92,7 @@ def test_more_than_the_manifest_lists_is_refused_by_all(kind, name, tmp_path, to
 @pytest.mark.parametrize("change", ["grown", "shrunk", "emptied", "missing", "a folder"])
 def test_less_or_other_than_listed_is_refused(kind, change, tmp_path, tokenizer_folder):
     folder = finished(kind, tmp_path / kind, tokenizer_folder)
-    for entry in artefact.read_manifest(folder)["files"]:
+    for entry in artefact.read_manifest(folder).files:
         path, kept = folder / entry["name"], tmp_path / "kept"
         path.rename(kept)
         if change == "a folder":
@@ -105,7 +105,7 @@ def test_less_or_other_than_listed_is_refused(kind, change, tmp_path, tokenizer_
         assert caught.value.code == 3
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         kept.rename(path)
-    artefact.check_files(folder, artefact.read_manifest(folder), "fix", contents=True)
+    artefact.check_files(artefact.read_manifest(folder), "fix", contents=True)
 
 
 def test_a_shard_that_was_put_in_is_never_trained_on(tmp_path, tokenizer_folder):

@@ -1,7 +1,6 @@
 """The corpus reader against a loop over rows."""
 
 import shutil
-import tempfile
 
 import numpy as np
 import pytest
@@ -12,10 +11,10 @@ from data_utils import artefact
 from data_utils.artefact_writer import Output
 from data_utils.corpus import Corpus, shard_range
 from data_utils.errors import ArtefactError, InputError
-from data_utils.shards import Shards, write_shard
+from data_utils.shards import Shard, write_shard
 from tests import make
 
-SIZES = (7, 1, 0, 5, 9)  # rows a shard
+SIZES = (7, 1, 0, 5, 9)  # rows per shard
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +44,7 @@ def folder(tmp_path_factory, rows):
 
 
 def padded(rows, pad):
-    """The obvious batch: a row at a time."""
+    """The obvious batch: one row at a time."""
     lengths = [len(row) for row in rows]
     tokens = np.full((len(rows), max(lengths, default=0)), pad)
     for i, row in enumerate(rows):
@@ -65,31 +64,7 @@ def test_batch_lengths_and_sides_equal_a_loop(folder, rows, data):
     assert np.array_equal(tokens, expected) and np.array_equal(lengths, expected_lengths)
     assert np.array_equal(corpus.lengths(at), expected_lengths)
     assert np.array_equal(corpus.side("domain", at), at % 3)
-
-
-@settings(max_examples=200)
-@given(chosen=st.sets(st.integers(0, sum(SIZES) - 1), min_size=1))
-def test_runs_are_the_tokens_of_ascending_rows(folder, rows, chosen):
-    at = np.array(sorted(chosen))
-    runs = list(Corpus(folder).runs(at))
-    assert np.concatenate(runs).tolist() == np.concatenate([rows[i] for i in at]).tolist()
-    with tempfile.TemporaryFile() as file:
-        lengths = Corpus(folder).write(at, file)
-        assert lengths.tolist() == [len(rows[i]) for i in at]
-        file.seek(0)
-        assert file.read() == np.concatenate([rows[i] for i in at]).astype("<u2").tobytes()
-
-
-@pytest.mark.parametrize("beyond", [[-1, 3], [3, 22]])
-def test_rows_beyond_the_corpus_are_not_written(folder, beyond):
-    with pytest.raises(IndexError):
-        Corpus(folder).write(np.array(beyond), None)
-
-
-def test_neighbouring_rows_come_as_one_run(folder, rows):
-    runs = list(Corpus(folder).runs(np.array([0, 1, 2, 5, 6, 7, 8, 9])))
-    starts = (rows[0:3], rows[5:7], rows[7:8], rows[8:10])  # a break at each shard's end too
-    assert [run.tolist() for run in runs] == [np.concatenate(part).tolist() for part in starts]
+    assert [s.tolist() for s in corpus.sequences(at)] == [rows[i].tolist() for i in chosen]
 
 
 def test_single_rows_and_their_places(folder, rows):
@@ -108,6 +83,7 @@ def test_a_range_of_shards(folder, rows):
     part = Corpus(folder, shards=(3, 99))
     assert (part.first_shard, part.last_shard, part.all_shards) == (3, 5, 5)
     assert len(part) == 14 and part.row(0).tolist() == rows[8].tolist()
+    assert part.first_row == 8 and Corpus(folder).first_row == 0
     assert part.side("domain", np.arange(14)).tolist() == [i % 3 for i in range(8, 22)]
     assert part.batch(np.array([13]), 0)[0][0].tolist() == rows[21].tolist()
     for beyond in ((5, 9), (3, 3)):
@@ -150,51 +126,29 @@ def test_identity_of_a_corpus_without_manifest(tmp_path, folder, rows):
     assert Corpus(other).identity != Corpus(folder).identity
 
 
-@pytest.mark.parametrize("offset", [-2, 1, 10**6, -(2**63), 2**63 - 2])
-def test_an_offset_out_of_range_names_the_file_and_row(tmp_path, rows, offset):
-    folder = write_plain(tmp_path / "qwen-65", rows)
-    poke(folder / "data_0.idx", 34 + 4 * SIZES[0] + 8 * 2, offset, 8)
-    assert_row_2_is_refused(folder)
+LENGTHS, OFFSETS = 34, 34 + 4 * SIZES[0]  # where they begin in data_0.idx
 
 
-@pytest.mark.parametrize("length", [-1, -(2**31), 10**6, 2**31 - 1])
-def test_a_length_out_of_range_names_the_file_and_row(tmp_path, rows, length):
-    folder = write_plain(tmp_path / "qwen-65", rows)
-    poke(folder / "data_0.idx", 34 + 4 * 2, length, 4)
-    assert_row_2_is_refused(folder)
-    if length < 0:
-        with pytest.raises(ArtefactError, match=r"row 2 .* in .*data_0\.idx"):
-            Shards([folder / "data_0"]).lengths(np.array([1, 2]))
-
-
-def poke(path, at, number, size):
-    content = bytearray(path.read_bytes())
-    content[at : at + size] = number.to_bytes(size, "little", signed=True)
-    path.write_bytes(content)
-
-
-def assert_row_2_is_refused(folder):
+@pytest.mark.parametrize(
+    "place, size, number",
+    [
+        *((OFFSETS, 8, offset) for offset in (-2, 1, 10**6, -(2**63), 2**63 - 2)),
+        *((LENGTHS, 4, length) for length in (-1, -(2**31), 10**6, 2**31 - 1)),
+    ],
+)
+def test_a_row_out_of_range_is_named(tmp_path, rows, place, size, number):
     """When the corpus is opened, and where rows are read all the same."""
+    folder = write_plain(tmp_path / "qwen-65", rows)
+    index = bytearray((folder / "data_0.idx").read_bytes())
+    index[place + 2 * size : place + 3 * size] = number.to_bytes(size, "little", signed=True)
+    (folder / "data_0.idx").write_bytes(index)
     with pytest.raises(ArtefactError, match=r"row [23] .* in .*data_0\.idx") as caught:
         Corpus(folder)
     assert caught.value.code == 3
-    shards = Shards([folder / "data_0"])
-    shards.spans(np.array([0, 1, 4]))
-    for rows in ([4, 2], [1, 2, 4]):
-        with pytest.raises(ArtefactError, match=r"row 2 .* in .*data_0\.idx"):
-            shards.spans(np.array(rows))
+    shard = Shard(folder / "data_0")
+    shard.spans(np.array([0, 1, 4]))
     with pytest.raises(ArtefactError, match=r"row 2 .* in .*data_0\.idx"):
-        shards.ascending_spans(np.array([1, 2, 4]))
-
-
-@pytest.mark.parametrize("suffixes", [(".idx",), (".bin",), (".idx", ".bin")])
-def test_a_missing_shard_in_the_middle_is_named(tmp_path, rows, suffixes):
-    folder = write_plain(tmp_path / "qwen-65", rows)
-    for suffix in suffixes:
-        (folder / f"data_3{suffix}").unlink()
-    with pytest.raises(ArtefactError, match=rf"data_3\{suffixes[0]}") as caught:
-        Corpus(folder)
-    assert caught.value.code == 3
+        shard.spans(np.array([4, 2]))
 
 
 def test_a_corpus_as_the_original_leaves_it(tmp_path, rows):
@@ -221,41 +175,23 @@ def test_shards_of_two_token_types_are_refused(tmp_path, rows):
         Corpus(folder)
 
 
-def test_rows_must_lie_back_to_back(tmp_path, rows):
-    folder = write_plain(tmp_path / "qwen-65", rows)
-    index = folder / "data_0.idx"
-    poke(index, 34, len(rows[0]) - 1, 4)  # row 0 ends before row 1 begins
-    with pytest.raises(ArtefactError, match=r"row 1 .* in .*data_0\.idx"):
-        Corpus(folder)
-
-
 def test_side_files_must_fit_their_shards(tmp_path, rows):
     folder = write_plain(tmp_path / "qwen-65", rows)
-    np.save(folder / "domain_3.npy", np.zeros(4, np.uint8))
-    with pytest.raises(ArtefactError, match=r"domain_3\.npy: expected 5 rows, found 4"):
-        Corpus(folder).side("domain", np.arange(20))
-    (folder / "domain_3.npy").write_bytes(b"\x93NUMPY damaged")
-    with pytest.raises(ArtefactError, match=r"domain_3\.npy"):
-        Corpus(folder).side("domain", np.arange(20))
-    (folder / "domain_3.npy").unlink()
-    with pytest.raises(ArtefactError, match=r"domain_3\.npy"):
-        Corpus(folder).side("domain", np.arange(20))
-
-
-def test_side_files_are_opened_once_and_only_where_rows_are(tmp_path, rows):
-    folder = write_plain(tmp_path / "qwen-65", rows)
-    (folder / "domain_3.npy").unlink()
-    corpus = Corpus(folder)
-    in_others = np.array([21, 0, 7, 13, 6])
-    for _ in range(2):
-        assert corpus.side("domain", in_others).tolist() == (in_others % 3).tolist()
-        (folder / "domain_4.npy").unlink(missing_ok=True)
-    assert corpus.side("domain", in_others[:0]).dtype == np.uint8
-    with pytest.raises(ArtefactError, match=r"domain_3\.npy"):
-        corpus.side("domain", np.array([0, 8]))
-    (folder / "domain_1.npy").write_bytes(b"")
-    with pytest.raises(ArtefactError, match=r"domain_1\.npy"):
-        Corpus(folder).side("domain", np.array([7]))
+    path = folder / "domain_3.npy"
+    for damage in (
+        lambda: np.save(path, np.zeros(4, np.uint8)),
+        lambda: np.save(path, np.zeros(5, np.int64)),
+        lambda: path.write_bytes(b"\x93NUMPY damaged"),
+        lambda: path.write_bytes(b""),
+        lambda: path.unlink(),
+    ):
+        damage()
+        corpus, others = Corpus(folder), np.array([21, 0, 7, 6])
+        assert corpus.side("domain", others).tolist() == (others % 3).tolist()
+        assert corpus.side("domain", others[:0]).dtype == np.uint8
+        with pytest.raises(ArtefactError, match=r"domain_3\.npy") as caught:
+            corpus.side("domain", np.array([0, 8]))
+        assert caught.value.code == 3
 
 
 def test_no_corpus_and_no_shards(tmp_path):
@@ -264,6 +200,17 @@ def test_no_corpus_and_no_shards(tmp_path):
     (tmp_path / "data_0.bin").write_bytes(b"")
     with pytest.raises(InputError, match="no shards data_K"):
         Corpus(tmp_path)
+
+
+def test_the_end_of_text_is_its_own_or_the_fallback_s(tmp_path, rows, tokenizer_folder):
+    made = make.save_corpus(tmp_path / "bpe", rows, tokenizer_folder)
+    assert Corpus(made, fallback_tokenizer=tmp_path / "none").eos_id == 0
+    plain = write_plain(tmp_path / "qwen-65", rows)
+    with pytest.raises(InputError, match="end-of-text.*qwen-65"):
+        Corpus(plain).eos_id  # noqa: B018
+    assert Corpus(plain, fallback_tokenizer=tokenizer_folder).eos_id == 0
+    shutil.copytree(tokenizer_folder, plain / "tokenizer")
+    assert Corpus(plain).eos_id == 0
 
 
 def test_an_unfinished_corpus_is_never_used(tmp_path, rows):

@@ -1,12 +1,15 @@
 """Names and paths that users type are safe file names, or refused before any work."""
 
 import os
+import re
 import sys
 
 import pytest
 
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, parse, under
+from data_utils.names import flags_of_variables
+from data_utils.program import CODE_ROOT
 from eval import compare, lm
 from miniplm import difference, selection
 from tests import make, programs
@@ -130,3 +133,40 @@ def test_paths_that_are_unusual_work(path, tmp_path):
     place.mkdir(parents=True)
     assert os.path.samefile(place, tmp_path / path if ".." not in path else tmp_path / "b")
     assert base_folder(str(place)) == place
+
+
+@pytest.mark.parametrize(
+    "variables, words, expected",
+    [
+        ({}, "base", {}),
+        ({"RATIO": "0.30"}, "base", {"ratio": 0.3}),
+        ({"RATIO": "0.3"}, "base 0.2", {"ratio": 0.2}),
+        ({"RATIO": "0.3"}, "base --ratio=0.2", {"ratio": 0.2}),
+        ({"RATIO": "0.3"}, "base --tokens 9", {"ratio": None, "tokens": 9}),
+        ({"RATIO": ""}, "", {"ratio": 0.5}),
+        ({"TEACHER_NAME": "T", "REF_NAME": "my R"}, "base --teacher_name U",
+         {"teacher_name": "U", "ref_name": "my R"}),
+        ({"DATA_NAME": "mix", "MAX_LENGTH": "65"}, "base --scores s",
+         {"data_name": "mix", "data_dir": "processed_data/pretrain/mix/qwen-65", "scores": "s"}),
+        ({"TOKENIZER_NAME": "bpe"}, "base --data-dir d",
+         {"data_dir": "d", "scores": "results/scores/pile/bpe-1025"}),
+    ],
+)  # fmt: skip
+def test_exported_names_reach_the_selection(variables, words, expected, capsys):
+    """What is exported for the launchers holds for the programs without one; flags win."""
+    more = flags_of_variables(selection.Settings, words.split(), variables)
+    found = parse(selection.Settings, words.split() + more, positional="base_path ratio")
+    plain = parse(selection.Settings, words.split(), positional="base_path ratio")
+    assert vars(found) == vars(plain) | expected
+    assert all(flag in capsys.readouterr().err for flag in more[:1])
+
+
+def test_defaults_of_names_are_those_of_the_launchers():
+    common = (CODE_ROOT / "scripts/common.sh").read_text(encoding="utf-8")
+    variables = dict(re.findall(r"^(\w+)=\$\{\1:-([^$}]+)\}$", common, re.M))
+    del variables["PYTHON"]
+    assert len(variables) == 6
+    for settings in (selection.Settings, difference.Settings):
+        flags = flags_of_variables(settings, [], variables)
+        assert "--ref-name" in flags and parse(settings, flags) == settings()
+    assert flags_of_variables(selection.Settings, [], {**variables, "RATIO": ""})[-1] == "qwen_104M"

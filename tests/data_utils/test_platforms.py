@@ -57,9 +57,9 @@ def test_a_lock_that_fails_otherwise_is_no_missing_one(tmp_path, monkeypatch):
 def test_without_hard_links_the_first_one_stays_too(number, tmp_path, monkeypatch):
     """exFAT, many of FUSE's: a block, a record of a failure."""
     lacks(monkeypatch, os, "link", number)
-    Blocks(tmp_path, 1, ".txt").require_place()
+    Blocks(tmp_path, 1).require_place()
     assert not list(tmp_path.iterdir())
-    first, late = Blocks(tmp_path, 1, ".txt"), Blocks(tmp_path, 1, ".txt")
+    first, late = Blocks(tmp_path, 1), Blocks(tmp_path, 1)
     assert first.publish(0, lambda path: path.write_text("first"))
     assert not late.publish(0, lambda path: path.write_text("late"))
     assert first.path(0).read_text() == "first" and len(list(tmp_path.iterdir())) == 1
@@ -73,7 +73,7 @@ def test_without_any_way_to_place_a_file_it_is_told_beforehand(tmp_path, monkeyp
     lacks(monkeypatch, os, "link", errno.EPERM)
     monkeypatch.setattr(atomic_files, "rename_no_replace", lambda *_: errno.EINVAL)
     with pytest.raises(EnvironmentFault) as caught:
-        Blocks(tmp_path, 1, ".txt").require_place()
+        Blocks(tmp_path, 1).require_place()
     assert str(tmp_path) in str(caught.value) and not list(tmp_path.iterdir())
     assert not failure_record.write_record(tmp_path / "record", 2, "it shows its own message")
     assert not list(tmp_path.iterdir())
@@ -96,7 +96,7 @@ def test_what_cannot_be_synced_is_written_all_the_same(number, tmp_path, monkeyp
     atomic_files.write_json(tmp_path / "value.json", 1)
     assert json.loads((tmp_path / "value.json").read_text()) == 1
     sync_tree(tmp_path)
-    assert Blocks(tmp_path, 1, ".txt").publish(0, lambda path: path.write_text("a"))
+    assert Blocks(tmp_path, 1).publish(0, lambda path: path.write_text("a"))
 
 
 def test_a_disk_that_fails_to_sync_is_an_error(tmp_path, monkeypatch):
@@ -150,12 +150,12 @@ def tokenize(base, save: str, **environment: str) -> dict:
 
 def test_the_locale_makes_no_difference(base):
     expected = tokenize(base, "expected")
-    assert set(NAMES) <= set(expected["counts"]["domains"])
+    assert set(NAMES) <= set(expected.counts["domains"])
     for number, environment in enumerate(LOCALES.values()):
         made = tokenize(base, f"corpus {number}", **environment)
-        assert made["fingerprint"] == expected["fingerprint"]
-        assert made["made_by"]["settings"] == {
-            **expected["made_by"]["settings"],
+        assert made.fingerprint == expected.fingerprint
+        assert made.made_by["settings"] == {
+            **expected.made_by["settings"],
             "save": f"corpus {number}",
         }
         shown = make.run("tools/verify.py", base / "expected", **environment)

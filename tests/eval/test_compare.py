@@ -31,9 +31,9 @@ def save_run(base: Path, name: str, corpus: Path, losses: np.ndarray, seed: int 
     lines = [{"step": s, "loss": 9 - 0.1 * s} for s in range(1, STEPS + 1)]
     lines[-1]["valid_loss"] = 8.5
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    trained_on = {"sequences": STEPS * BATCH, "tokens": 1234}
-    manifest = output.finish(["model.safetensors"], {"step": STEPS}, {"trained_on": trained_on})
-    save_losses(base, name, losses, manifest["fingerprint"])
+    counts = {"step": STEPS, "sequences": STEPS * BATCH, "tokens": 1234}
+    manifest = output.finish(["model.safetensors"], counts)
+    save_losses(base, name, losses, manifest.fingerprint)
     return f"{name}=results/{name}"
 
 
@@ -125,7 +125,7 @@ def test_the_program_prints_and_writes_all_of_it(base):
     lengths = Corpus(base / "corpus").lengths(np.arange(ROWS))
     assert student["unique_tokens"] == lengths.sum()  # more than one epoch: the whole corpus
     page = (base / "out/report.html").read_text()
-    planted = "A was 50.0 % of the scored sequences; 0.0 % of it is kept"
+    planted = "50.0 % of the scored sequences were planted (A): 0.0 % of these are kept"
     for words in ("student is ahead of control by", "a real student", "1 min 27 s", planted):
         assert words in result.stdout and words in page, words
     assert "100.0 %" in result.stdout  # source B is kept whole

@@ -74,13 +74,13 @@ def test_planted_rows_and_all_others(base):
     for name, expected in ((NOISE, [11, 11, 3]), (BOILERPLATE, [4, 4, 1])):
         found = [sources[start : start + 40].count(name) for start in (0, 40, 80)]
         assert found == expected
-        assert corpus.manifest["counts"][name] == sum(expected)
+        assert corpus.manifest.counts[name] == sum(expected)
 
 
 def test_the_artefact_is_whole_and_names_its_input(base):
     corpus = planted(base, "verified", "--noise", 0.5)
     clean = Corpus(base / "clean")
-    assert corpus.manifest["inputs"]["corpus"]["fingerprint"] == clean.identity["fingerprint"]
+    assert corpus.manifest.inputs["corpus"]["fingerprint"] == clean.identity["fingerprint"]
     assert "1 artefacts are whole" in make.run("tools/verify.py", base / "verified").stdout
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from data_utils import artefact_writer, atomic_files
+from data_utils import artefact, artefact_writer, atomic_files
 from data_utils.artefact_writer import Output
 from pretrain import batches, checkpoints, engine, metrics, train
 from pretrain.engine import Engine
@@ -46,7 +46,7 @@ PHASES = {
     "resume: cutting off the metrics": (Metrics, "__init__", os, "replace"),
     "prune: removing": (train, "prune", checkpoints.shutil, "rmtree"),
     "prune: the renames": (train, "prune", os, "rename"),
-    "prune: dropping the states": (checkpoints, "drop_state", atomic_files, "write_json"),
+    "prune: dropping the states": (checkpoints, "drop_state", artefact, "write_json"),
     "curves": (metrics, "draw_curves"),
     "end: copying the model": (train, "publish_final", atomic_files, "copy_file"),
     "end: between model and manifest": (train, "publish_final", Output, "finish"),

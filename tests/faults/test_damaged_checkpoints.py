@@ -143,7 +143,7 @@ def fake_checkpoint(save: Path, step: int) -> Path:
 def whole(folder: Path) -> str:
     """Check a step's folder whole; whether it is a checkpoint or a model only."""
     manifest = artefact.require(folder, "model", "", contents=True)
-    return "checkpoint" if len(manifest["files"]) == 3 else "model"
+    return "checkpoint" if len(manifest.files) == 3 else "model"
 
 
 @pytest.mark.parametrize("phase", [name for name in hooks.PHASES if name.startswith("prune")])

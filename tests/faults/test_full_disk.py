@@ -1,4 +1,4 @@
-"""No space, no permission: one message, nothing finished is lost, and the same command goes on.
+"""No space, no permission: one message, nothing finished is lost, and the same command resumes.
 
 .venv/bin/python -m pytest tests/faults/test_full_disk.py
 A file system of 8 MB is mounted for it, which needs root; a limit on a file's size does not.
@@ -123,7 +123,7 @@ def test_files_cannot_grow(base, undisturbed):
 
 
 def test_two_processes_and_a_full_disk(base, small_disk):
-    """The one message comes through the launcher, whose own record lies on the full disk."""
+    """The one message comes through the launcher, whose own record is on the full disk."""
     fill(small_disk, left=1_000_000)
     words = ["cluster.launch", "--nproc", 2, "pretrain/train.py", base]
     run = programs.call(base, *words, *flags(SAVE="small disk/two"))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.failure_record import alive
+from cluster.place import alive
 from data_utils import artefact
 from pretrain import checkpoints
 from tests import make
@@ -117,7 +117,7 @@ def only_what_is_kept(folder: Path) -> None:
 
 
 def test_killed_at_the_border_of_two_epochs(base, undisturbed):
-    """42 rows, 4 a step: step 11 takes two of each epoch. Killed before and after its update."""
+    """42 rows, 4 per step: step 11 takes two of each epoch. Killed before and after its update."""
     folder, settings = base / "border", flags(SAVE="border", SAVE_EVERY=5)
     for moment, last in ((20, 10), (1, 10), (2, 10)):  # in step 11; behind it; in step 12
         run = hooks.start(base, settings, "step: the update", moment).wait()
@@ -171,7 +171,7 @@ def two(base) -> Path:
 
 
 def test_two_processes_killed_through_the_launcher(base, two):
-    """Each time once the next checkpoint is there; then the run goes on to its end."""
+    """Each time once the next checkpoint is there; then the run continues to its end."""
     folder, settings = base / "killed pair", {**VARIABLES, "SAVE": "killed pair", "NPROC": 2}
     for number, (name, victims) in enumerate(VICTIMS.items()):
         run = Machine(base, "killed pair", settings, SAVE_EVERY=2)

@@ -57,7 +57,7 @@ def test_means_are_used_as_they_are(base):
     assert means.dtype == np.float64
     expected = np.where(counts > 0, -losses.astype(np.float64), np.nan)
     np.testing.assert_array_equal(means, expected)
-    assert store.manifest["counts"]["counted_tokens"] == counts.sum()
+    assert store.manifest.counts["counted_tokens"] == counts.sum()
     assert (
         "75 scores imported" not in import_scores(base, "theirs", "store").output
     )  # there already
@@ -83,7 +83,7 @@ def test_some_of_the_shards_and_a_known_model(base):
     counts = obvious_counts(Corpus(base / "corpus", shards=(1, 2)))
     losses[counts == 0] = np.nan
     np.testing.assert_array_equal(store.means()[0], -losses.astype(np.float64))
-    model = store.manifest["inputs"]["model"]
+    model = store.manifest.inputs["model"]
     assert model["fingerprint"] == artefact.identity(base / "teacher", "model", "")["fingerprint"]
 
 
@@ -96,7 +96,7 @@ def test_two_sets_of_files_are_two_models(base):
     models = []
     for name in ("a", "b"):
         assert import_scores(base, name, f"store {name}").code == 0
-        models.append(Scores(base / f"store {name}", "").manifest["inputs"]["model"]["fingerprint"])
+        models.append(Scores(base / f"store {name}", "").manifest.inputs["model"]["fingerprint"])
     assert models[0] != models[1]
 
 
@@ -131,9 +131,9 @@ def spoil(folder: Path, what: str) -> None:
     "what, code, said",
     [
         ("a missing middle file", 2, "a score file is missing in {}/scores_1.pt"),
-        ("a missing last file", 2, "expected 75 scores, one a sequence, found 60"),
+        ("a missing last file", 2, "expected 75 scores, one per sequence, found 60"),
         ("a short file", 2, "scores_1.pt: expected 20, found 19"),
-        ("one score less", 2, "expected 75 scores, one a sequence, found 74"),
+        ("one score less", 2, "expected 75 scores, one per sequence, found 74"),
         ("two dimensions", 2, "found torch.float32 (20, 1)"),
         ("half precision", 2, "found torch.float16 (20,)"),
         ("a list", 2, "found list"),

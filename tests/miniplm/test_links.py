@@ -67,8 +67,8 @@ def test_selection_and_its_check_do_not_see_links(case, tmp_path, tokenizer_fold
         words = ["--data-dir", CORPUS, "--save", f"processed_data/pretrain/{criterion}/bpe-65"]
         call(monkeypatch, selection.main, base, *words, *NAMES, "--criterion", criterion)
     made = artefact.read_manifest(base / "processed_data/pretrain/difference/bpe-65")
-    assert made["counts"]["kept"] == 2
-    recorded = {name: entry["path"] for name, entry in made["inputs"].items()}
+    assert made.counts["kept"] == 2
+    recorded = {name: entry["path"] for name, entry in made.inputs.items()}
     assert recorded == {"corpus": "../../pile/bpe-65", "scores": f"../../../../{SCORES}/diff-T-R"}
     for place in (base, base / "results"):
         call(monkeypatch, verify.main, place)

@@ -1,8 +1,6 @@
 """Scoring: the store against full logits, whoever computes it and however often it is killed."""
 
 import json
-import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +9,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from data_utils import artefact, atomic_files
-from data_utils.artefact_writer import Output
+from data_utils import artefact
+from data_utils.blocks import block_path
 from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError
 from data_utils.tokenizer import load_tokenizer
-from miniplm.scores import SUFFIX, Scores, write_block
+from miniplm.scores import Scores
 from tests import make, programs
 from tests.pretrain.test_log_probs import CONFIGS
 
@@ -102,8 +100,8 @@ def test_store_equals_full_logits(base, expected, block_size, tokens_per_batch):
     manifest = artefact.read_manifest(base / save)
     undefined = int((expected[1] == 0).sum())
     counts = {"sequences": ROWS, "first_row": 0, "without_counted_tokens": undefined}
-    counts["counted_tokens"] = int(expected[1].sum())
-    assert manifest["counts"] == counts
+    counts |= {"counted_tokens": int(expected[1].sum()), "seen_in_training": False}
+    assert manifest.counts == counts
     again = score(base, save, block_size=block_size, tokens_per_batch=tokens_per_batch)
     assert again.code == 0 and "is there already" in again.output
 
@@ -125,7 +123,7 @@ def test_a_vocabulary_larger_than_the_tokenizers_and_bf16(base, expected):
     run = score(base, "scores/padded", model_path="padded", precision="bf16")
     assert run.code == 0, run.errors
     manifest = artefact.read_manifest(base / "scores/padded")
-    assert manifest["report"]["blocks_made_on"] == {"CPU, bf16, sdpa": 8}
+    assert manifest.report["blocks_made_on"] == {"CPU, bf16, sdpa": 8}
     means, counts = full_logits(base, "padded")
     found, found_counts = Scores(base / "scores/padded", "").means()
     np.testing.assert_allclose(np.nan_to_num(found), means, rtol=0.02)
@@ -138,7 +136,7 @@ def test_a_compiled_model_says_the_same(base, expected):
     run = programs.start(base, "miniplm.score", *words).wait(500)  # most of it compiles
     assert run.code == 0, run.errors
     check_store(base / "scores/compiled", expected)
-    made_on = artefact.read_manifest(base / "scores/compiled")["report"]["blocks_made_on"]
+    made_on = artefact.read_manifest(base / "scores/compiled").report["blocks_made_on"]
     assert made_on == {"CPU, fp32, sdpa, compiled": 8}
 
 
@@ -156,9 +154,8 @@ def test_verify_counts_the_rows(base):
     folder = base / "scores/verified"
     assert "1 artefacts are whole" in make.run("tools/verify.py", folder).stdout
     manifest = artefact.read_manifest(folder)
-    manifest["counts"]["without_counted_tokens"] += 1
-    manifest["fingerprint"] = artefact.fingerprint(manifest)
-    atomic_files.write_json(folder / artefact.MANIFEST, manifest)
+    manifest.counts["without_counted_tokens"] += 1
+    manifest.write()
     found = make.run("tools/verify.py", folder, check=False)
     assert found.returncode == 3 and "wrong number of without_counted_tokens" in found.stdout
 
@@ -170,56 +167,6 @@ def test_some_of_the_shards(base, expected):
     assert (store.first_row, store.shards, len(store)) == (SHARD, (1, 2), SHARD)
     assert score(base, "scores/rest", shards="2:200").code == 0  # what is there of them
     check_store(base / "scores/rest", expected, 2 * SHARD)
-
-
-def test_two_workers_share_a_job(base, expected):
-    """On the longer corpus, ten times the rows, so that both are there before its end."""
-    slow = {"data_dir": "long", "tokens_per_batch": 1, "block_size": 5}
-    runs = [
-        programs.start(base, "miniplm.score", base, *flags("scores/two", **slow)) for _ in range(2)
-    ]
-    assert [run.wait().code for run in runs] == [0, 0], runs[0].errors + runs[1].errors
-    check_store(base / "scores/two", tuple(np.tile(part, 10) for part in expected), last=10 * ROWS)
-    assert all(" blocks to do" in run.output for run in runs)  # both took part
-    assert sum("sequences scored" in run.output for run in runs) == 1  # and one finished it
-
-
-def wait_for_blocks(folder: Path, count: int, run: programs.Program) -> None:
-    while len(list(folder.glob(f"block_*{SUFFIX}"))) < count:
-        assert run.running, run.errors
-        time.sleep(0.005)
-
-
-def blocks(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.glob(f"block_*{SUFFIX}")}
-
-
-def test_killed_and_started_again(base, expected):
-    """kill -9, then SIGTERM, then to the end: finished blocks are never computed again."""
-    folder = base / "scores/killed"
-    slow = {"data_dir": "long", "tokens_per_batch": 1, "block_size": 61}
-    run = programs.start(base, "miniplm.score", base, *flags("scores/killed", **slow))
-    wait_for_blocks(folder, 2, run)
-    run.process.kill()
-    assert run.wait().code == -signal.SIGKILL
-    before = blocks(folder)
-    assert 2 <= len(before) < 10
-    assert not (folder / artefact.MANIFEST).exists()
-    with pytest.raises(ArtefactError, match="unfinished"):
-        Scores(folder, "")
-    for claim in folder.glob(".claim_*"):  # as if the time of a heartbeat had passed
-        claim.unlink()
-    run = programs.start(base, "miniplm.score", base, *flags("scores/killed", **slow))
-    wait_for_blocks(folder, len(before) + 2, run)
-    run.process.terminate()
-    assert run.wait().code == 75 and "STOPPED by SIGTERM" in run.errors
-    assert "Traceback" not in run.errors and len(blocks(folder)) < 10
-    assert not list(folder.glob(".claim_*"))  # the next start does not wait for this one
-    run = programs.call(base, "miniplm.score", base, *flags("scores/killed", **slow))
-    assert run.code == 0, run.errors
-    after = blocks(folder)
-    assert all(after[name] == content for name, content in before.items())
-    check_store(folder, tuple(np.tile(part, 10) for part in expected), last=10 * ROWS)
 
 
 def test_a_score_that_is_no_number_names_the_row(base):
@@ -277,7 +224,7 @@ def test_a_reference_does_not_score_what_it_was_trained_on(base):
     # Asked for, it is remembered: selecting from these scores has to be asked for too.
     for store, seen in (("own", False), ("allowed", True)):
         manifest = artefact.read_manifest(base / "scores" / store)
-        assert manifest["report"]["seen_in_training"] is seen
+        assert manifest.counts["seen_in_training"] is seen
     assert score(base, "scores/teacher").code == 0
     names = ["--scores", "scores", "--teacher-name", "teacher", "--ref-name", "allowed"]
     run = programs.call(base, "miniplm.difference", base, *names)
@@ -287,6 +234,12 @@ def test_a_reference_does_not_score_what_it_was_trained_on(base):
     refused(run, 2, "trained on some of the scored sequences", "--allow-reference-data")
     run = programs.call(base, "miniplm.selection", *select, "--allow-reference-data", "true")
     assert run.code == 0, run.errors
+    for name in ("allowed", "diff-teacher-allowed"):  # and nobody can make it be forgotten
+        path = base / "scores" / name / artefact.MANIFEST
+        changed = path.read_text().replace('"seen_in_training": true', '"seen_in_training": false')
+        path.write_text(changed)
+        with pytest.raises(ArtefactError, match="manifest is damaged"):
+            artefact.require(path.parent, "scores", "")
 
 
 def test_a_damaged_store_is_not_read(base, tmp_path):
@@ -298,12 +251,8 @@ def test_a_damaged_store_is_not_read(base, tmp_path):
     bad = make.save_scores(tmp_path / "bad", corpus, "m", sums, counts)
     with pytest.raises(ArtefactError, match="score of row 1 is nan"):
         Scores(bad, "").means()
-    block = good / f"block_000001{SUFFIX}"
-    whole = block.read_bytes()
-    block.write_bytes(whole[:-1])
-    with pytest.raises(ArtefactError, match="wrong.* size"):
-        Scores(good, "")
-    block.write_bytes(b"x" * len(whole))
+    block = block_path(good, 1)
+    block.write_bytes(b"x" * block.stat().st_size)
     with pytest.raises(ArtefactError, match="cannot be read"):
         Scores(good, "").means()
     block.unlink()
@@ -311,16 +260,3 @@ def test_a_damaged_store_is_not_read(base, tmp_path):
         Scores(good, "")
     with pytest.raises(InputError, match="there are no scores"):
         Scores(tmp_path / "nowhere", "")
-    short = make.save_scores(tmp_path / "short", corpus, "m", [-1.0] * 8, [1] * 8)
-    path = short / f"block_000001{SUFFIX}"
-    job = Scores(short, "").job
-    write_block(path, np.zeros(3, np.float32), np.ones(3, np.int32), "CPU, fp32", job, 4)
-    (short / artefact.MANIFEST).unlink()
-    names = [path.name for path in short.glob(f"block_*{SUFFIX}")]
-    content = {"type": "log-probabilities", "shards": [0, 1], "block_size": 4}
-    inputs = {"corpus": (corpus, artefact.identity(corpus, "corpus", ""))}
-    inputs["model"] = (tmp_path / "m", {"kind": "model", "fingerprint": "m"})
-    output = Output(short, "scores", "", content, {}, inputs)
-    output.finish(names, {"sequences": 8, "first_row": 0})
-    with pytest.raises(ArtefactError, match="wrong number of rows"):
-        Scores(short, "").means()

@@ -13,15 +13,12 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from transformers import AutoConfig
 
-from data_utils import artefact, artefact_writer, blocks
+from data_utils import artefact, artefact_writer, blocks, elastic
 from data_utils.artefact_writer import Output
 from data_utils.program import CODE_ROOT
-from miniplm import score
-from miniplm.scores import SUFFIX, Scores, write_block
 from pretrain import log_probs
 from tests import make, programs
 
@@ -36,7 +33,6 @@ def base(tmp_path_factory) -> Path:
     tokenizer = make.train_tokenizer(base / "tokenizer", make.documents(50), VOCAB)
     rows = make.text_rows(tokenizer, ROWS, 33)
     make.save_corpus(base / "corpus", rows, tokenizer, max_length=33, shard_size=SHARD)
-    make.save_corpus(base / "other", rows[::-1], tokenizer, max_length=33, shard_size=SHARD)
     make.save_corpus(base / "long", rows * 10, tokenizer, max_length=33, shard_size=300)
     make.save_model(base / "teacher", make.qwen_config(VOCAB), 1, tokenizer)
     for name in ("log.out", "log.err"):
@@ -56,7 +52,7 @@ def call(base: Path, save: str, data_dir: str = "corpus", **settings: object) ->
 def content(folder: Path) -> dict[str, str]:
     """Checksums of a finished store's files, compared with the files; nothing else lies there."""
     manifest = artefact.require(folder, "scores", "", contents=True)
-    found = {entry["name"]: entry["sha256"] for entry in manifest["files"]}
+    found = {entry["name"]: entry["sha256"] for entry in manifest.files}
     others = {artefact.MANIFEST, artefact.SETTINGS, artefact.LOCK}
     assert {path.name for path in folder.iterdir()} == set(found) | others
     return found
@@ -79,10 +75,10 @@ def undisturbed_long(base) -> dict[str, str]:
 PHASES = {
     "claiming": (blocks.Blocks, "_claim"),
     "computing": (log_probs, "label_log_probs"),
-    "writing the temporary file": (score, "write_block"),
+    "writing the temporary file": (elastic.BlockFiles, "write"),
     "linking": (os, "link"),
     "giving the claim back": (blocks.Path, "unlink"),
-    "checking": (score, "read_block"),
+    "checking": (elastic.BlockFiles, "read"),
     "sweeping": (blocks.Blocks, "sweep"),
     "hashing": (artefact_writer, "describe"),
     "the manifest": (Output, "finish"),
@@ -107,7 +103,7 @@ def start(base: Path, save: str, kill: tuple = (), **settings: object):
 
 
 def test_killed_in_every_phase_it_ends_with_the_same_bytes(base, undisturbed):
-    """Two workers at a time, each killed at a drawn moment; every start goes on from the last."""
+    """Two workers at a time, each killed at a drawn moment; every start resumes the last."""
     choice, hit, kills, folder = random.Random(5), set(), 0, base / "killed"
     waiting = [*PHASES, *choice.choices(list(PHASES), k=10)]
     for _ in range(60):
@@ -163,7 +159,7 @@ def test_a_signal_in_a_library(base, swallow):
 
 
 def wait_for_blocks(folder: Path, count: int, process) -> None:
-    while len(list(folder.glob(f"block_*{SUFFIX}"))) < count:
+    while len(list(folder.glob("block_*"))) < count:
         assert process.is_alive()
         time.sleep(0.005)
 
@@ -188,107 +184,6 @@ def test_workers_join_and_leave(base, undisturbed_long):
     assert content(folder) == undisturbed_long
 
 
-def test_stale_claims_hold_nothing_up(base, undisturbed):
-    """A dead worker's, one from before the clock was set back, and one of a sleeping worker."""
-    folder = base / "stale"
-    folder.mkdir()
-    begun = start(base, "stale", ("claiming", 0))
-    begun.join(120)
-    assert (folder / artefact.SETTINGS).exists()
-    for block, age in ((1, 1e6), (3, -1e6), (5, 0)):
-        claim = folder / f".claim_{block:06d}"
-        claim.write_text("{half a no")
-        os.utime(claim, (time.time() - age,) * 2)
-    started = time.monotonic()
-    worker = start(base, "stale")
-    worker.join(120)
-    assert worker.exitcode == 0 and time.monotonic() - started < 60
-    assert content(folder) == undisturbed
-
-
-def test_two_jobs_at_once(base, undisturbed):
-    """Of the same settings they share the work; of others the later one is refused."""
-    workers = [start(base, "twice") for _ in range(2)]
-    for worker in workers:
-        worker.join(120)
-    assert [worker.exitcode for worker in workers] == [0, 0]
-    assert content(base / "twice") == undisturbed
-    workers = [start(base, "apart", **{**SMALL, "block_size": size}) for size in (12, 13)]
-    for worker in workers:
-        worker.join(120)
-    assert sorted(worker.exitcode for worker in workers) == [0, 2]
-    assert "begun with another block_size" in (base / "log.err").read_text()
-    assert len(Scores(base / "apart", "").means()[1]) == ROWS
-
-
-def unfinished(base: Path, save: str) -> Path:
-    shutil.copytree(base / "undisturbed", base / save)
-    (base / save / artefact.MANIFEST).unlink()
-    return base / save
-
-
-def refused(run: programs.Program, *parts: str) -> None:
-    lines = [line for line in run.errors.splitlines() if line.startswith("ERROR")]
-    assert run.code == 3 and len(lines) == 1, run.errors
-    assert all(part in lines[0] for part in parts), run.errors
-
-
-@pytest.mark.parametrize(
-    "damage, said",
-    [
-        ("cut", "cut short"),
-        ("flipped", "checksum does not hold"),
-        ("another corpus", "of another corpus"),
-        ("another place", "of other rows"),
-        ("NaN", "score of row 24 is nan"),
-    ],
-)
-def test_a_bad_block_is_refused_and_removing_it_mends_the_store(base, undisturbed, damage, said):
-    folder = unfinished(base, f"damaged {damage}")
-    path = folder / f"block_000002{SUFFIX}"
-    whole = path.read_bytes()
-    if damage == "cut":
-        path.write_bytes(whole[:-4])
-    elif damage == "flipped":
-        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    elif damage == "another corpus":
-        assert call(base, "scores of other", "other", **SMALL).code == 0
-        shutil.copyfile(base / "scores of other" / path.name, path)
-    elif damage == "another place":
-        shutil.copyfile(folder / f"block_000001{SUFFIX}", path)
-    else:
-        job = Scores(base / "undisturbed", "").job
-        values, counts = np.zeros(12, np.float32), np.ones(12, np.int32)
-        values[0] = np.nan
-        write_block(path, values, counts, "CPU, fp32", job, 24)
-    run = call(base, folder.name, **SMALL)
-    refused(run, str(path), said, "remove this file", "run the scoring again")
-    path.unlink()
-    assert call(base, folder.name, **SMALL).code == 0
-    assert content(folder) == undisturbed
-
-
-def test_a_missing_block_of_a_finished_store(base, undisturbed):
-    """The message's way back costs one block, not the store."""
-    folder = base / "gap"
-    shutil.copytree(base / "undisturbed", folder)
-    (folder / f"block_000004{SUFFIX}").unlink()
-    refused(call(base, "gap", **SMALL), "missing", "block_000004", "manifest.json", "fills the gap")
-    (folder / artefact.MANIFEST).unlink()
-    assert call(base, "gap", **SMALL).code == 0
-    assert content(folder) == undisturbed
-
-
-def test_a_block_copied_into_a_finished_store_is_not_read(base, undisturbed):
-    assert call(base, "scores of other", "other", **SMALL).code == 0
-    folder = base / "copied"
-    shutil.copytree(base / "undisturbed", folder)
-    name = f"block_000002{SUFFIX}"
-    shutil.copyfile(base / "scores of other" / name, folder / name)
-    with pytest.raises(artefact.ArtefactError, match="of another corpus.*fills the gap"):
-        Scores(folder, "").means()
-
-
 def test_ctrl_c_and_sigterm_with_two_processes(base, undisturbed_long):
     """Ctrl-C reaches launcher and workers alike, SIGTERM the launcher alone."""
     folder, words = base / "launched", [str(w) for w in flags("launched", "long", **SLOW)]
@@ -300,12 +195,12 @@ def test_ctrl_c_and_sigterm_with_two_processes(base, undisturbed_long):
             command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             start_new_session=True,
         )  # fmt: skip
-        while len(list(folder.glob(f"block_*{SUFFIX}"))) < present + 4:
+        while len(list(folder.glob("block_*"))) < present + 4:
             assert run.poll() is None, run.stderr.read()
             time.sleep(0.005)
         send(run.pid, number)
         errors = run.communicate(timeout=60)[1]
-        present = len(list(folder.glob(f"block_*{SUFFIX}")))
+        present = len(list(folder.glob("block_*")))
         assert run.returncode == 75, errors
         assert errors.count("STOPPED") == 1 and "Traceback" not in errors
         assert not list(folder.glob(".claim_*")) and not list(folder.glob(".block_*"))

@@ -4,12 +4,13 @@
 """
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from data_utils import artefact, atomic_files
+from data_utils import artefact
 from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError
 from miniplm import criteria, difference, selection
@@ -56,8 +57,8 @@ def select(monkeypatch, base: Path, *flags: object, ratio: tuple = ()) -> tuple[
     rows = selected.side("source_row", np.arange(len(selected)))
     for number, row in enumerate(rows):
         np.testing.assert_array_equal(selected.row(number), whole.row(int(row)))
-    account(manifest["counts"], rows)
-    return rows.tolist(), manifest["counts"]
+    account(manifest.counts, rows)
+    return rows.tolist(), manifest.counts
 
 
 def account(counts: dict, rows: np.ndarray) -> None:
@@ -88,7 +89,7 @@ def test_each_criterion_keeps_the_highest_of_its_values(criterion, base, scores,
 
 def test_the_difference_is_the_sum_of_the_two_ablations(base, scores):
     store = base / "scores/diff-T-R"
-    differences = criteria.Differences(store, artefact.read_manifest(store)["inputs"], seed=0)
+    differences = criteria.Differences(store, artefact.read_manifest(store).inputs, seed=0)
     r, teacher, reference, random = (rank(differences) for rank in criteria.CRITERIA.values())
     np.testing.assert_allclose(teacher + reference, r, rtol=1e-6)
     for values in (teacher, reference, random):
@@ -150,12 +151,10 @@ def test_scores_that_are_not_those_of_the_differences(base, monkeypatch, tmp_pat
     """A teacher's store that was made again since the differences."""
     store = base / "scores/T"
     manifest = artefact.read_manifest(store)
-    changed = {**manifest, "content": {**manifest["content"], "precision": "bf16"}}
-    changed["fingerprint"] = artefact.fingerprint(changed)
-    atomic_files.write_json(store / artefact.MANIFEST, changed)
+    replace(manifest, content={**manifest.content, "precision": "bf16"}).write()
     with pytest.raises(InputError, match="not the teacher's scores that the differences"):
         select(monkeypatch, base, "--criterion", "teacher", "--save", "changed")
-    atomic_files.write_json(store / artefact.MANIFEST, manifest)
+    manifest.write()
 
 
 def test_a_flipped_byte_among_the_differences(base, monkeypatch):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_utils import artefact, artefact_writer, mapped
+from data_utils import artefact, artefact_writer
 from data_utils.artefact_writer import Output
 from data_utils.corpus import Corpus
 from miniplm import selection, shard_copy
@@ -20,9 +20,8 @@ FLAGS = ["--data-dir", "corpus", "--scores", "scores", "--teacher-name", "T", "-
 
 # Phases of a run: where a kill may come, before and after the call.
 PHASES = {
-    "choosing": (selection, "top"),
-    "copying tokens": (Corpus, "write"),
-    "in the middle of a .bin": (mapped.LIBC, "writev"),
+    "choosing": (selection, "descending"),
+    "copying tokens": (Corpus, "sequences"),
     "writing an index": (shard_copy, "write_index"),
     "writing a side file": (shard_copy.np, "save"),
     "renaming a file": (artefact_writer.os, "replace"),
@@ -40,10 +39,10 @@ def base(tmp_path_factory, tokenizer_folder) -> Path:
     rows = make.random_rows(ROWS, 600, 0, longest=40)
     corpus = make.save_corpus(base / "corpus", rows, tokenizer_folder, shard_size=90)
     folder = base / "scores/diff-T-R"
-    output = Output(folder, "scores", "tests", {"type": "difference"}, {}).begin()
+    inputs = {"corpus": (corpus, artefact.identity(corpus, "corpus", ""))}
+    output = Output(folder, "scores", "tests", {"type": "difference"}, {}, inputs).begin()
     np.save(folder / FILE, np.random.default_rng(0).normal(size=ROWS).round(1))
-    report = {"corpus": artefact.identity(corpus, "corpus", "")["fingerprint"]}
-    output.finish([FILE], {"first_row": 0}, report | {"seen_in_training": False})
+    output.finish([FILE], {"first_row": 0, "seen_in_training": False})
     for name in ("log.out", "log.err"):
         (base / name).touch()
     return base
@@ -60,7 +59,7 @@ def select(base: Path, save: str, kill: tuple = ()) -> int:
 
 def run_and_die(words: list[str], kill: tuple) -> None:
     """The program's main() with small pieces; kill[0]: a phase, kill[1]: half calls before it."""
-    shard_copy.ROWS, mapped.IOV_MAX = 8, 3
+    shard_copy.ROWS = 8
     if kill:
         programs.kill_at(*PHASES[kill[0]], kill[1])
     programs._main("miniplm.selection", words, {}, Path(words[0]) / "log.out")

@@ -12,12 +12,14 @@ import pytest
 from data_utils import artefact
 from data_utils.corpus import Corpus
 from data_utils.tokenizer import load_tokenizer
-from tests import make
+from tests import make, programs
 
 NAMES = {"MAX_LENGTH": 65, "TEACHER_NAME": "tiny_T", "REF_NAME": "tiny_R", "TOKENIZER_NAME": "bpe"}
 TRAIN = {"MODEL_CONFIG": "student.json", "GLOBAL_BATCH": 8, "MICRO_BATCH": 4, "TOTAL_STEPS": 6}
 TRAIN |= {"WARMUP_STEPS": 2, "LR": 1e-3, "SAVE_EVERY": 3, "LOG_EVERY": 1}
 SCORES = "results/scores/pile/bpe-65"
+DIFFERENCE = ["--scores", SCORES, "--teacher-name", "tiny_T", "--ref-name", "tiny_R"]
+CORPUS = "processed_data/pretrain/pile/bpe-65"
 SAMPLING = "scripts/miniplm/difference_sampling"
 REFINED = "processed_data/pretrain/pile-diff_samp-tiny_T-tiny_R-r0.5/bpe-65"
 
@@ -39,23 +41,22 @@ def base(tmp_path_factory) -> Path:
 
 def run_stages(base: Path) -> None:
     """Corpus, reference, scores, selection, students, held-out losses."""
-    corpus = "processed_data/pretrain/pile/bpe-65"
     ref = "processed_data/pretrain/pile_ref/bpe-65"
     tokenise = {"SHARD_SIZE": 200, "TOKENIZER_PATH": "checkpoints/tokenizer", **NAMES}
     launcher = "scripts/tools/process_data/pile_qwen.sh"
     make.run(launcher, base, **tokenise)
     held_out = {"TEXT": "data/pile/heldout", "SAVE": "processed_data/dclm/bpe-65"}
     make.run(launcher, base, "--split", "test", **tokenise, **held_out)
-    make.run("tools/split_ref_data.py", base, "--data-dir", corpus, "--shards=3:5", "--save", ref)
+    split = ["--data-dir", CORPUS, "--shards=3:5", "--save", ref]
+    assert programs.call(base, "tools.split_ref_data", base, *split).code == 0
     reference = {"SAVE": "checkpoints/reference", "NPROC": 2}
     make.run("scripts/pretrain/qwen/104M_ref.sh", base, **TRAIN, **NAMES, **reference)
     score = {"SCORE_SHARDS": "0:3", "BLOCK_SIZE": 100, **NAMES}
     make.run(f"{SAMPLING}/1.8B.sh", base, MODEL_PATH="checkpoints/teacher", **score)
     make.run(f"{SAMPLING}/104M.sh", base, MODEL_PATH="checkpoints/reference", **score)
-    names = ["--scores", SCORES, "--teacher-name", "tiny_T", "--ref-name", "tiny_R"]
-    make.run(f"{SAMPLING}/compute_difference_scores.py", base, *names)
+    make.run(f"{SAMPLING}/compute_difference_scores.py", base, *DIFFERENCE)
     construct = f"{SAMPLING}/construct_pretrain_data.py"
-    make.run(construct, base, "--data-dir", corpus, *names)
+    make.run(construct, base, "--data-dir", CORPUS, *DIFFERENCE)
     make.run("scripts/miniplm/pretraining/qwen/200M.sh", base, **TRAIN, **NAMES)
     make.run("scripts/pretrain/qwen/200M.sh", base, **TRAIN, **NAMES)
     for method in ("miniplm", "pretrain"):
@@ -65,7 +66,7 @@ def run_stages(base: Path) -> None:
 
 def test_every_stage_leaves_a_finished_artefact(base):
     for folder, kind in (
-        ("processed_data/pretrain/pile/bpe-65", "corpus"),
+        (CORPUS, "corpus"),
         ("processed_data/pretrain/pile_ref/bpe-65", "corpus"),
         ("checkpoints/reference", "model"),
         (f"{SCORES}/tiny_T", "scores"),
@@ -73,8 +74,7 @@ def test_every_stage_leaves_a_finished_artefact(base):
         (REFINED, "corpus"),
         ("results/miniplm/qwen/200M", "model"),
     ):
-        manifest = artefact.require(base / folder, kind, "", contents=True)
-        assert manifest["fingerprint"] == artefact.fingerprint(manifest)
+        assert artefact.require(base / folder, kind, "", contents=True)
 
 
 def test_the_student_can_be_followed_back_to_the_corpus(base):
@@ -82,15 +82,15 @@ def test_the_student_can_be_followed_back_to_the_corpus(base):
     refined = artefact.read_manifest(base / REFINED)
     difference = artefact.read_manifest(base / SCORES / "diff-tiny_T-tiny_R")
     teacher = artefact.read_manifest(base / SCORES / "tiny_T")
-    corpus = artefact.read_manifest(base / "processed_data/pretrain/pile/bpe-65")
-    assert student["inputs"]["corpus"]["fingerprint"] == refined["fingerprint"]
-    assert refined["inputs"]["scores"]["fingerprint"] == difference["fingerprint"]
-    assert difference["inputs"]["teacher"]["fingerprint"] == teacher["fingerprint"]
-    assert teacher["inputs"]["corpus"]["fingerprint"] == corpus["fingerprint"]
+    corpus = artefact.read_manifest(base / CORPUS)
+    assert student.inputs["corpus"]["fingerprint"] == refined.fingerprint
+    assert refined.inputs["scores"]["fingerprint"] == difference.fingerprint
+    assert difference.inputs["teacher"]["fingerprint"] == teacher.fingerprint
+    assert teacher.inputs["corpus"]["fingerprint"] == corpus.fingerprint
 
 
 def test_the_selected_half_is_the_one_with_the_highest_differences(base):
-    corpus = Corpus(base / "processed_data/pretrain/pile/bpe-65")
+    corpus = Corpus(base / CORPUS)
     r = np.load(base / SCORES / "diff-tiny_T-tiny_R" / "difference.npy")
     best = np.sort(np.argsort(-r, kind="stable")[: len(r) // 2])
     refined = Corpus(base / REFINED)
@@ -110,10 +110,12 @@ def test_the_students_losses_are_written_and_differ(base):
 
 
 def test_a_second_run_changes_nothing(base):
-    before = {p: p.stat().st_mtime_ns for p in base.rglob("manifest.json")}
-    corpus = ["--data-dir", "processed_data/pretrain/pile/bpe-65", "--scores", SCORES]
-    names = ["--teacher-name", "tiny_T", "--ref-name", "tiny_R"]
-    again = make.run(f"{SAMPLING}/construct_pretrain_data.py", base, *corpus, *names)
-    trained = make.run("scripts/miniplm/pretraining/qwen/200M.sh", base, **TRAIN, **NAMES)
-    assert "is there already" in again.stdout and "is trained already" in trained.stdout
-    assert before == {p: p.stat().st_mtime_ns for p in base.rglob("manifest.json")}
+    def times() -> dict:
+        kinds = (".json", ".jsonl", ".bin", ".safetensors", ".npy")
+        return {p: p.stat().st_mtime_ns for p in base.rglob("*") if p.suffix in kinds}
+
+    before = times()
+    run = programs.call(base, "miniplm.selection", base, "--data-dir", CORPUS, *DIFFERENCE)
+    assert run.code == 0, run.errors
+    make.run("scripts/miniplm/pretraining/qwen/200M.sh", base, **TRAIN, **NAMES)
+    assert before == times()

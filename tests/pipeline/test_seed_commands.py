@@ -61,13 +61,13 @@ def commands(base) -> None:
 
 
 def check(base) -> None:
-    """What must lie where, and that it belongs together."""
+    """Everything is in its place and belongs together."""
     refined = "pile-diff_samp-qwen_1.8B-qwen_104M-r0.5/qwen-1025"
     corpus = Corpus(base / "processed_data/pretrain" / refined)
     assert len(corpus) == 20 and corpus.max_length == 1025
     for method in ("miniplm", "pretrain"):
         model = base / "results" / method / "qwen/200M"
-        assert artefact.require(model, "model", "", contents=True)["counts"]["step"] == 2
+        assert artefact.require(model, "model", "", contents=True).counts["step"] == 2
         assert json.loads((model / "config.json").read_text())["hidden_size"] == 768
         result = json.loads((base / f"results/eval/lm/{method}.json").read_text())
         assert 11 < result["loss"] < 13  # ln 151,936 is 11.93

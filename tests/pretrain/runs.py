@@ -85,7 +85,7 @@ class Machine:
 
     def until(self, reached: str | Path) -> "Machine":
         """Wait for a word of its output, or for a file."""
-        until = time.monotonic() + 60
+        until = time.monotonic() + 120
         while not (reached.exists() if isinstance(reached, Path) else reached in self.text):
             assert self.process.poll() is None and time.monotonic() < until, self.text
             time.sleep(0.01)

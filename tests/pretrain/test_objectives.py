@@ -101,17 +101,17 @@ def test_what_an_objective_holds_is_neither_trained_nor_saved(base, runs):
 def test_a_state_is_a_part_of_the_checkpoint_alone(runs):
     state = load_file(runs[SAMPLED] / "step_000012" / OBJECTIVE)
     assert int(state["phase"]) == 4 and state["samples"].shape == (BATCH, 9)
-    files = artefact.read_manifest(runs[SAMPLED] / "step_000012")["files"]
+    files = artefact.read_manifest(runs[SAMPLED] / "step_000012").files
     assert OBJECTIVE in {entry["name"] for entry in files}
     assert not list(runs[SAMPLED].glob("*objective*"))
 
 
 def test_settings_and_inputs_are_recorded_and_no_run_continues_with_others(base, runs):
     manifest = artefact.read_manifest(runs[MIXED])
-    content = manifest["content"]
+    content = manifest.content
     assert (content["objective"], content["mix"]) == (MIXED, 0.5) and "second_path" not in content
     known = artefact.identity(base / "second", "model", "")
-    assert manifest["inputs"]["second"]["fingerprint"] == known["fingerprint"]
+    assert manifest.inputs["second"]["fingerprint"] == known["fingerprint"]
     for changes, name in (({"SECOND_PATH": "third"}, "second"), ({"MIX": 0.25}, "mix 0.25")):
         programs.one_message(call(base, MIXED, MIXED, **changes), 2, name)
     programs.one_message(call(base, MIXED, SAMPLED), 2, "objective", MIXED, SAMPLED)

@@ -134,7 +134,7 @@ def test_a_loss_that_is_no_number_stops_before_the_update(base, processes):
 
 
 def test_what_may_change_and_what_needs_allow_change(base):
-    """LR is refused with both values shown; ALLOW_CHANGE=lr goes on with it and records it."""
+    """LR is refused with both values shown; ALLOW_CHANGE=lr continues with it and records it."""
     assert train(base, 1, save="changing", stop_step=1).code == 0
     refused = train(base, 1, save="changing", lr=5e-4, seed=11)
     one_message(refused, 2, "another lr, seed", "lr 0.0006", "lr 0.0005", "ALLOW_CHANGE=lr,seed")
@@ -143,7 +143,7 @@ def test_what_may_change_and_what_needs_allow_change(base):
     assert run.code == 0 and "CHANGED lr from 0.0006 to 0.0005" in run.output, run.errors
     rows = [json.loads(line) for line in (base / "changing/metrics.jsonl").open()]
     assert [row["lr"] for row in rows] == [0.0, 5e-4, pytest.approx(2.8e-4)]
-    (change,) = artefact.read_manifest(base / "changing")["made_by"]["changes"]
+    (change,) = artefact.read_manifest(base / "changing").made_by["changes"]
     assert (change["name"], change["from"], change["to"]) == ("lr", 6e-4, 5e-4)
 
 
@@ -157,7 +157,7 @@ def test_skip_steps_goes_on_without_the_batch(base):
     assert [row["step"] for row in rows] == [1, 3]
     assert rows[1]["sequences"] == 8 and rows[1]["lr"] == pytest.approx(3.3e-4)
     manifest = artefact.read_manifest(base / "skipping")
-    assert manifest["report"]["trained_on"]["left_out"] == [2]
+    assert manifest.counts["left_out"] == [2]
     first, last = (base / "skipping" / f"step_00000{n}" for n in (2, 3))
     before = load_file(first / "model.safetensors")["lm_head.weight"]
     assert not torch.equal(before, load_file(last / "model.safetensors")["lm_head.weight"])

@@ -59,7 +59,7 @@ def two(base) -> Path:
 
 
 def obvious_loss(model: torch.nn.Module, row: np.ndarray) -> torch.Tensor:
-    """Mean over the positions whose input is no end-of-text; 0 where there are none."""
+    """Mean over the positions whose input is not end-of-text; 0 where there are none."""
     ids = torch.tensor(row.astype(np.int64))
     log_probs = model(ids[None, :-1]).logits[0].log_softmax(-1)
     losses = [-log_probs[i, ids[i + 1]] for i in range(len(ids) - 1) if ids[i] != EOS]
@@ -112,10 +112,11 @@ def test_metrics(one):
 def test_the_finished_artefact_and_its_checkpoints(base, one, two):
     for folder in (one, two):
         manifest = artefact.require(folder, "model", "", contents=True)
-        assert manifest["counts"]["step"] == STEPS and manifest["counts"]["tokens"] > 0
-        corpus = artefact.read_manifest(base / "corpus")["fingerprint"]
-        assert manifest["inputs"]["corpus"]["fingerprint"] == corpus
-        names = {entry["name"] for entry in manifest["files"]}
+        assert manifest.counts["step"] == STEPS and manifest.counts["tokens"] > 0
+        corpus = artefact.read_manifest(base / "corpus").fingerprint
+        assert manifest.input_fingerprint("corpus") == corpus
+        assert list(manifest.counts["trained_on"]) == [corpus]
+        names = {entry["name"] for entry in manifest.files}
         assert {"model.safetensors", "config.json", "tokenizer.json"} <= names
     assert {p.name for p in one.glob("step_*")} == {"step_000008", "step_000012"}
     assert {p.name for p in two.glob("step_*")} == {f"step_{n:06d}" for n in (4, 8, 12)}
@@ -127,7 +128,7 @@ def test_the_finished_artefact_and_its_checkpoints(base, one, two):
 
 
 def test_stopped_killed_by_a_signal_damaged_and_resumed_equals_undisturbed(base, one):
-    """Early end after step 5; SIGTERM while it goes on; a flipped bit in what that left."""
+    """Early end after step 5; SIGTERM while it continues; a flipped bit in what that left."""
     folder = base / "stopped"
     assert "STOP_STEP=5" in train(base, "stopped", NPROC=1, STOP_STEP=5).stdout
     assert not (folder / artefact.MANIFEST).exists()
@@ -162,7 +163,7 @@ def test_two_processes_stop_together_and_resume(base, two):
 
 
 def test_other_numbers_of_processes_zero_stages_and_micro_batches_go_on(base, two):
-    """2 -> 1 -> 2 processes, ZeRO 1 -> 2 -> 1: the same data a step, the losses to 1e-5."""
+    """2 -> 1 -> 2 processes, ZeRO 1 -> 2 -> 1: the same data per step, the losses to 1e-5."""
     train(base, "elastic", NPROC=2, STOP_STEP=4)
     second = train(base, "elastic", NPROC=1, STOP_STEP=8, ZERO_STAGE=2, MICRO_BATCH=4)
     assert "converting" in second.stdout and "to 1 processes and ZeRO 2" in second.stdout

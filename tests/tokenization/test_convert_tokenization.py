@@ -73,8 +73,8 @@ def change_manifest(folder: Path, *, files: bool = False, **content: object) -> 
     if files:
         names = [e["name"] for e in manifest["files"] if (folder / e["name"]).exists()]
         manifest["files"] = [describe(folder, name) for name in names]
-    manifest["fingerprint"] = artefact.fingerprint(manifest)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    del manifest["fingerprint"]
+    artefact.Manifest(folder, **manifest).write()
 
 
 def disown(corpus: Path) -> Path:
@@ -265,7 +265,7 @@ def test_real_text_from_qwen(tmp_path, target):
     expected = [slow_convert(row, old, new, bos=bos) for row in rows]
     for number, row in enumerate(expected):
         assert found.row(number).tolist() == row[:129], number
-    counts = found.manifest["counts"]
+    counts = found.manifest.counts
     assert counts["truncated"] == sum(len(row) > 129 for row in expected) > 0
     assert counts["tokens_cut"] == sum(max(len(row) - 129, 0) for row in expected) > 0
     assert counts["tokens_before"] == len(tokens) and len(found.shards) > 1
@@ -305,10 +305,10 @@ def test_the_program_converts_shard_for_shard(base, corpus, old, new, undisturbe
     for row, tokens in enumerate(expected):
         assert found.row(row).tolist() == tokens[:33]
     manifest = found.manifest
-    assert manifest["content"]["max_length"] == 33 and not manifest["content"]["add_bos"]
-    assert manifest["content"]["eos_id"] == 1 and manifest["content"]["split"] == "data"
-    assert manifest["inputs"]["corpus"]["fingerprint"] == given.identity["fingerprint"]
-    assert manifest["counts"]["tokens"] == sum(min(len(row), 33) for row in expected)
+    assert manifest.content["max_length"] == 33 and not manifest.content["add_bos"]
+    assert manifest.content["eos_id"] == 1 and manifest.content["split"] == "data"
+    assert manifest.input_fingerprint("corpus") == given.identity["fingerprint"]
+    assert manifest.counts["tokens"] == sum(min(len(row), 33) for row in expected)
     assert "tokenizer/tokenizer.json" in undisturbed
     assert load_tokenizer(found.tokenizer_folder).eos_token_id == 1
 
@@ -321,7 +321,7 @@ def test_domains_and_row_numbers_travel_along(base, corpus, undisturbed, tmp_pat
     assert np.array_equal(found.side("domain", rows), given.side("domain", rows))
     own = found.side("source_row", rows)
     assert own.dtype == np.int64 and np.array_equal(own, rows)
-    assert found.manifest["report"]["source_row"] == "row of the input"
+    assert found.manifest.report["source_row"] == "row of the input"
     selected = tmp_path / "selected-33"
     shutil.copytree(corpus, selected)
     taken = np.sort(np.random.default_rng(1).choice(9999, len(rows), replace=False))
@@ -332,7 +332,7 @@ def test_domains_and_row_numbers_travel_along(base, corpus, undisturbed, tmp_pat
     found = Corpus(tmp_path / "out-33")
     assert np.array_equal(found.side("source_row", rows), taken)
     assert found.side("domain", rows) is None and found.domains == []
-    assert found.manifest["report"]["source_row"] == "carried along from the input"
+    assert found.manifest.report["source_row"] == "carried along from the input"
 
 
 @pytest.mark.parametrize("target, folder, bos", [("mamba", "mamba/130M", False),
@@ -346,7 +346,7 @@ def test_the_launchers_convert_the_selected_corpus(base, old, new, tmp_path, tar
     found = Corpus(base_path / SELECTED / f"qwen-{target}-65")
     expected = [slow_convert(row, old, new, bos=bos)[:65] for row in rows]
     assert [found.row(i).tolist() for i in range(40)] == expected
-    assert found.max_length == 65 and found.manifest["content"]["add_bos"] == bos
+    assert found.max_length == 65 and found.manifest.content["add_bos"] == bos
     assert "40 sequences" in result.stdout and "convert: 100%" in result.stderr
 
 

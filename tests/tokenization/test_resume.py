@@ -42,15 +42,10 @@ class Case:
     kills: int
 
 
-# Phases of a run: where a kill may come, before and after the call.
-PHASES = {
-    "encoding": (encode.Encoder, "encode"),
-    "renaming a file": (artefact_writer.os, "replace"),
-    "checksums": (artefact_writer, "describe"),
-    "the manifest": (Output, "finish"),
-    "removing the record": (Output, "_end"),
-}
-ONCE = ("the manifest", "removing the record")
+# Phases of a run, in its order: where a kill may come, before and after the call.
+ENCODING = {"encoding": (encode.Encoder, "encode")}
+RENAMING = {"renaming a file": (artefact_writer.os, "replace")}
+END = {"checksums": (artefact_writer, "describe"), "the manifest": (Output, "finish")}
 CASES = {
     "tokenize": Case(
         tokenize_pile,
@@ -58,18 +53,23 @@ CASES = {
         + ["--shard-size", "300"],
         (corpus_writer, "BATCH", 4000),
         corpus_writer.RECORD,
-        PHASES
+        ENCODING
         | {
             "cutting": (CorpusWriter, "cut"),
             "counting": (SourceTable, "add_documents"),
-            "shuffling": (ShuffledShards, "_write"),
             "writing domains": (shuffled_shards.np, "save"),
             "writing a shard": (shuffled_shards, "write_shard"),
+            "shuffling": (ShuffledShards, "_write"),
+        }
+        | RENAMING
+        | {
             "recording progress": (CorpusWriter, "save"),
             "the last shard": (SourceTable, "close"),
             "the page": (corpus_page, "write"),
-        },
-        (*ONCE, "the last shard", "the page"),
+        }
+        | END
+        | {"removing the record": (Output, "_end")},
+        ("the last shard", "the page", "the manifest", "removing the record"),
         (3, 20, 6),
         20,
     ),
@@ -78,16 +78,20 @@ CASES = {
         ["--data-dir", "in/qwen-33", "--target-tokenizer-path", "new", "--workers", "1"],
         (convert, "ROWS", 16),
         "progress.json",
-        PHASES
+        {"reading": (Corpus, "runs")}
+        | ENCODING
         | {
-            "reading": (Corpus, "runs"),
             "joining": (row_converter, "join"),
             "writing a shard": (convert, "write_shard"),
             "writing row numbers": (convert, "write_sides"),
+        }
+        | RENAMING
+        | {
             "recording progress": (convert, "write_progress"),
             "the tokenizer": (convert_tokenization, "copy_tokenizer"),
-        },
-        (*ONCE, "the tokenizer"),
+        }
+        | END,
+        ("the tokenizer", "the manifest"),
         (7, 10, 5),
         12,
     ),
@@ -223,5 +227,5 @@ def test_shuffled_shards_hold_one_shard_at_a_time(tmp_path):
     assert sum(len(part) for part in writer.streams) == 20
     assert not writer.flush()
     assert writer.flush(last=True) and writer.shards == 3 and writer.waiting == 0
-    tokens = [shards.open_shard(tmp_path / f"data_{i}").tokens for i in range(3)]
+    tokens = [shards.Shard(tmp_path / f"data_{i}").tokens for i in range(3)]
     assert sorted(np.concatenate(tokens).tolist()) == list(range(100))

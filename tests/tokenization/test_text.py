@@ -212,7 +212,7 @@ def test_a_copy_without_its_bad_lines(folder, tmp_path, capsys):
     with pytest.raises(InputError, match="--skip-bad-lines"):
         get_pile.main(command)
     get_pile.main([*command, "--skip-bad-lines", "true"])
-    counts = read_manifest(base / "data/pile/train")["counts"]
+    counts = read_manifest(base / "data/pile/train").counts
     assert counts["documents"] == 2 and counts["bad_lines"] == 2
     printed = capsys.readouterr().out
     assert "line 2 of 0.jsonl" in printed and "line 4 of 0.jsonl" in printed
@@ -238,7 +238,7 @@ def test_meta_that_json_cannot_hold_is_a_bad_line_of_a_copy_alone(folder, tmp_pa
     with pytest.raises(InputError, match=r"line 1 has meta.*/1\."):
         get_pile.main(command)
     get_pile.main([*command, "--skip-bad-lines", "true"])
-    assert read_manifest(base / "data/pile/train")["counts"]["bad_lines"] == 1
+    assert read_manifest(base / "data/pile/train").counts["bad_lines"] == 1
 
 
 def test_a_parquet_file_without_permission_is_not_called_damaged(folder, monkeypatch):

@@ -67,7 +67,7 @@ def test_shards_are_the_oracles_sequences_shuffled_as_the_original_does(base):
 
 def test_the_table_accounts_for_every_document_and_token(base):
     manifest = artefact.read_manifest(base / CORPUS)
-    table, counts = manifest["report"]["sources"], manifest["counts"]
+    table, counts = manifest.report["sources"], manifest.counts
     tokenizer = load_tokenizer(base / "tokenizer")
     for source, row in table.items():
         texts = [d["text"] for d in lines(base) if d["meta"]["pile_set_name"] == source]
@@ -116,18 +116,18 @@ def test_a_bad_line_is_named_or_left_out_on_request(base, tmp_path):
     # The same command with --skip-bad-lines continues in the same folder.
     result = make.run(LAUNCHER, base, "--skip-bad-lines", "true", **settings)
     manifest = artefact.read_manifest(tmp_path / "c")
-    (bad,) = manifest["report"]["bad_lines"]
+    (bad,) = manifest.report["bad_lines"]
     assert bad[:2] == ["0.jsonl", 2] and "JSON" in bad[2]
-    assert manifest["counts"]["bad_lines"] == 1 and "1 bad lines" in result.stdout
+    assert manifest.counts["bad_lines"] == 1 and "1 bad lines" in result.stdout
 
 
 def test_the_page_of_the_corpus(base):
     page = (base / CORPUS / "corpus.html").read_text()
     manifest = artefact.read_manifest(base / CORPUS)
     assert page.count("data:image/png;base64,") == 3
-    for row in manifest["report"]["sources"].values():
+    for row in manifest.report["sources"].values():
         assert f"{row['bytes']:,}" in page and f"{row['sequences']:,}" in page
-    assert "corpus.html" in [entry["name"] for entry in manifest["files"]]
+    assert "corpus.html" in [entry["name"] for entry in manifest.files]
 
 
 def test_dclm_documents_name_no_source(base, tmp_path):
@@ -163,7 +163,7 @@ def test_the_references_part_is_links(base):
     first = len(whole.shards[0])
     assert len(part) == len(whole) - first and np.array_equal(part.row(0), whole.row(first))
     manifest = artefact.require(part.folder, "corpus", "", contents=True)
-    entries = {entry["name"]: entry["sha256"] for entry in manifest["files"]}
+    entries = {entry["name"]: entry["sha256"] for entry in manifest.files}
     assert entries["data_0.bin"] == atomic_files.sha256(whole.folder / "data_1.bin")
     wrong = make.run(split, base, *flags[:2], "--save", "x", "--shards", "1:99", check=False)
     assert wrong.returncode == 2

@@ -72,7 +72,7 @@ def test_sequences_equal_the_slow_chunkers(base, name):
     )
     expected, oracle = slow_sequences(base, tokenizer, tokenizer.bos_token_id if with_bos else None)
     assert found == expected and len(corpus) > 4000
-    table = artefact.read_manifest(base / save)["report"]["sources"]
+    table = artefact.read_manifest(base / save).report["sources"]
     for source, row in table.items():
         assert row["cut"] == oracle.cut[source] and row["tokens_dropped"] == oracle.dropped[source]
         assert row["tokens_left"] == len(oracle.buffers[source])

@@ -58,9 +58,9 @@ def test_a_model_comes_from_the_hub_once_with_its_commit(tmp_path, model_folder)
         refused = make.run("tools/get_models.py", base, "ref", check=False, **environment)
     folder = base / "checkpoints/qwen/1.8B"
     manifest = require(folder, "model", "", contents=True)
-    assert manifest["content"] == {"repository": "Qwen/Qwen1.5-1.8B", "revision": fake_hub.COMMIT}
+    assert manifest.content == {"repository": "Qwen/Qwen1.5-1.8B", "revision": fake_hub.COMMIT}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {
-        entry["name"] for entry in manifest["files"]
+        entry["name"] for entry in manifest.files
     }
     assert weights(folder) == weights(model_folder) and not (folder / ".cache").exists()
     assert refused.returncode == 4 and "MiniLLM/MiniPLM-QWen-104M-ref" in refused.stderr
@@ -84,9 +84,7 @@ def test_students_from_copies(tmp_path, model_folder):
     for place in ("qwen/200M", "qwen/500M", "qwen/1.2B", "llama3.1/212M", "mamba/130M"):
         folder = tmp_path / "checkpoints" / place
         assert weights(folder) == weights(model_folder)
-        assert require(folder, "model", "", contents=True)["content"]["revision"].startswith(
-            "unknown"
-        )
+        assert require(folder, "model", "", contents=True).content["revision"].startswith("unknown")
         assert not (folder / ".gitattributes").exists()
 
 
@@ -97,7 +95,7 @@ def test_the_commit_of_a_copy_in_the_hubs_cache_is_known(tmp_path, model_folder)
         (copy / path.name).symlink_to(path)
     get(tmp_path, "teacher", "--from", copy)
     folder = tmp_path / "checkpoints/qwen/1.8B"
-    assert read_manifest(folder)["content"]["revision"] == fake_hub.COMMIT
+    assert read_manifest(folder).content["revision"] == fake_hub.COMMIT
     assert not (folder / "model.safetensors").is_symlink()
 
 
@@ -137,7 +135,7 @@ def test_the_refined_corpus_from_a_copy_is_read(tmp_path, tokenizer_folder):
     get(tmp_path, "refined", "--from", copy)
     name = "pile-diff_samp-qwen_1.8B-qwen_104M-r0.5"
     corpus = Corpus(tmp_path / f"processed_data/pretrain/{name}/qwen-1025")
-    assert corpus.manifest["content"]["repository"] == f"MiniLLM/{name}"
+    assert corpus.manifest.content["repository"] == f"MiniLLM/{name}"
     assert len(corpus) == 20 and corpus.max_length == 1025
     assert all(np.array_equal(corpus.row(i), row) for i, row in enumerate(rows))
     (copy / "data_0.idx").unlink()

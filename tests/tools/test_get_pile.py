@@ -71,8 +71,8 @@ def test_local_sources_are_balanced_and_documents_whole(local):
     assert 400_000 <= sizes.total() < 400_000 + 16_384
     assert max(sizes.values()) < 0.3 * sizes.total()
     manifest = read_manifest(local["0"] / "train")
-    assert manifest["counts"]["documents"] == len(documents)
-    assert manifest["report"]["sources"] == Counter(d["meta"]["pile_set_name"] for d in documents)
+    assert manifest.counts["documents"] == len(documents)
+    assert manifest.report["sources"] == Counter(d["meta"]["pile_set_name"] for d in documents)
 
 
 def test_local_text_is_the_same_each_time(local):
@@ -80,7 +80,7 @@ def test_local_text_is_the_same_each_time(local):
     kept = [d for d in read(local["0.3"] / "train/0.jsonl") if not is_noise(d)]
     by_file = {d["meta"]["file"]: d for d in read(local["0"] / "train/0.jsonl")}
     assert all(by_file[document["meta"]["file"]] == document for document in kept)
-    fingerprints = {read_manifest(local[n] / "heldout")["fingerprint"] for n in local}
+    fingerprints = {read_manifest(local[n] / "heldout").fingerprint for n in local}
     assert len(fingerprints) == 1
 
 
@@ -182,7 +182,7 @@ def test_copies_of_every_format_give_the_same_lines(tmp_path, suffix):
     write_copy(copy / f"val{suffix}", pile(5, 900))
     folder = get(tmp_path / "base", "--from", copy, "--documents-per-file", 40)
     assert [read(folder / f"{k}.jsonl") for k in range(3)] == [pile(40), pile(40, 40), pile(10, 80)]
-    assert read_manifest(folder)["counts"]["documents"] == 90
+    assert read_manifest(folder).counts["documents"] == 90
     assert not list(folder.glob("progress*")) and not (folder / "3.jsonl").exists()
 
 
@@ -236,7 +236,7 @@ def test_killed_anywhere_and_started_again_gives_the_same_bytes(tmp_path):
         assert read_manifest(folder) is None
     get(base, *flags)
     assert files(folder) == files(undisturbed)
-    assert read_manifest(folder)["fingerprint"] == read_manifest(undisturbed)["fingerprint"]
+    assert read_manifest(folder).fingerprint == read_manifest(undisturbed).fingerprint
 
 
 GOOD = lines(pile(2))
@@ -332,5 +332,5 @@ def test_the_hub_is_streamed_and_a_killed_run_goes_on(tmp_path):
     assert [read(folder / f"{k}.jsonl") for k in range(4)] == [
         pile(40, 40 * k) if k < 3 else pile(20, 120) for k in range(4)
     ]
-    assert read_manifest(folder)["content"]["revision"] == fake_hub.COMMIT
+    assert read_manifest(folder).content["revision"] == fake_hub.COMMIT
     get(*flags)  # done: asks nobody

@@ -84,7 +84,7 @@ def main() -> None:
     )
     files = text_files(text, settings.skip_other_files)
     made = output.make(lambda: tokenize(files, tokenizer, output, settings))
-    corpus_page.print_table(made["counts"], made["report"])
+    corpus_page.print_table(made.counts, made.report)
 
 
 def tokenize(files: list[Path], tokenizer: Tokenizer, output: Output, settings: Settings) -> None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Score the corpus with the teacher model; any number of these on any nodes share the work.
+# Score the corpus with the teacher model. Any number of these, on any machines, share the work.
 #   bash scripts/miniplm/difference_sampling/1.8B.sh BASE_PATH [--flag value ...]
 source "$(dirname "${BASH_SOURCE[0]}")/../../common.sh" "$@"
 

@@ -18,6 +18,7 @@ if __name__ == "__main__":
 from dataclasses import dataclass
 
 from data_utils.flags import parse
+from data_utils.names import flags_of_variables
 from miniplm import difference
 from reports import selection_report
 
@@ -28,7 +29,9 @@ class Settings(difference.Settings, selection_report.Settings):
 
 
 def main() -> None:
-    settings = parse(Settings, positional="base_path")
+    argv = sys.argv[1:]
+    argv += flags_of_variables(Settings, argv)
+    settings = parse(Settings, argv, positional="base_path")
     difference.compute(settings)
     selection_report.draw_report(settings)
 

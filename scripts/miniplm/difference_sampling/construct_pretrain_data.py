@@ -11,6 +11,8 @@ if __name__ == "__main__":
     from data_utils.program import run, use_project_python
 
     use_project_python()
-    from miniplm.selection import main
+    from data_utils.names import flags_of_variables
+    from miniplm.selection import Settings, main
 
+    sys.argv += flags_of_variables(Settings, sys.argv[1:])
     run(main)

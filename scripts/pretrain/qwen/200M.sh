@@ -1,17 +1,10 @@
 #!/usr/bin/env bash
-# Conventional pre-training of the 200M Qwen model on the Pile.
+# Conventional pre-training: the 200M Qwen student on the full corpus.
 #   bash scripts/pretrain/qwen/200M.sh BASE_PATH [--flag value ...]
 source "$(dirname "${BASH_SOURCE[0]}")/../../common.sh" "$@"
+source "$CODE/configs/recipes/qwen/200M.sh"
 
-MODEL_CONFIG=${MODEL_CONFIG:-configs/models/qwen/200M.json}
 DATA_DIR=${DATA_DIR:-processed_data/pretrain/$DATA_NAME/$CORPUS_NAME}
 SAVE=${SAVE:-results/pretrain/qwen/200M}
-GLOBAL_BATCH=${GLOBAL_BATCH:-512}
-MICRO_BATCH=${MICRO_BATCH:-8}
-LR=${LR:-6e-4}
-LR_MIN=${LR_MIN:-6e-5}
-WARMUP_STEPS=${WARMUP_STEPS:-2000}
-TOTAL_STEPS=${TOTAL_STEPS:-100000}
-SAVE_EVERY=${SAVE_EVERY:-5000}
 
 train

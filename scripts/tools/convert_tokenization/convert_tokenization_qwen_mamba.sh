@@ -4,7 +4,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/../../common.sh" "$@"
 
 DATA_DIR=${DATA_DIR:-processed_data/pretrain/$SELECTED_NAME/$CORPUS_NAME}
-TOKENIZER_PATH=${TOKENIZER_PATH:-checkpoints/qwen/1.8B}  # of a corpus that has no copy of its own
+TOKENIZER_PATH=${TOKENIZER_PATH:-checkpoints/qwen/1.8B}  # for a corpus without its own tokenizer
 TARGET_TOKENIZER_PATH=${TARGET_TOKENIZER_PATH:-checkpoints/mamba/130M}
 SAVE=${SAVE:-$(dirname "$DATA_DIR")/$TOKENIZER_NAME-mamba-$MAX_LENGTH}
 ADD_BOS=${ADD_BOS:-false}
