@@ -20,10 +20,7 @@ def require_belonging(corpus: Corpus, model_folder: Path) -> None:
     If the corpus does not record its tokenizer, the model's is assumed, with a note.
     """
     check_configuration(corpus, model_folder / "config.json")
-    copy = (
-        f"copy the files of the model's own tokenizer into {model_folder} "
-        f"(of the corpus's, if it is that: {corpus.tokenizer_folder or 'tokenizer.json'})"
-    )
+    copy = f"copy the files of the model's own tokenizer into {model_folder}"
     if not has_tokenizer(model_folder):
         what = "the model has no tokenizer to compare with the corpus's"
         raise InputError(what, where=model_folder, fix=copy)
