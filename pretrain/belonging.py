@@ -90,7 +90,8 @@ def require_same_tokens(corpus: Corpus, held_out: Corpus, config_file: Path) -> 
 
 def end_of_text(corpus: Corpus, fallback: Path) -> int:
     """The id of the corpus's end-of-text, else, with a note, that of the tokenizer in fallback."""
-    corpus.fallback_tokenizer, found = fallback, corpus.eos_id
+    corpus.fallback_tokenizer = fallback
+    found = corpus.eos_id
     if "eos_id" not in corpus.carried() and corpus.tokenizer_folder is None:
         note(
             f"{corpus.folder} does not record its end-of-text: assuming {found}, that of "
