@@ -111,11 +111,12 @@ class Watch:
             signs.pop(self.record, None)
         last, waited, report = 0, 0.0, None
         while not self.closed.wait(POLL):
+            # First: a process that the same request has ended is not one that died without a word.
+            if beside(self.record, "stop").exists():
+                os.kill(os.getpid(), signal.SIGTERM)
             self._end_with_others(records)
             self._end_with_the_dead(watched)
             self._end_with_the_silent(signs)
-            if beside(self.record, "stop").exists():
-                os.kill(os.getpid(), signal.SIGTERM)
             # Counted in turns of this loop: time in which this process was suspended is not a hang.
             waited = waited + POLL if self.inside and self.entered == last else 0.0
             last = self.entered

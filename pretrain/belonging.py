@@ -20,10 +20,7 @@ def require_belonging(corpus: Corpus, model_folder: Path) -> None:
     If the corpus does not record its tokenizer, the model's is assumed, with a note.
     """
     check_configuration(corpus, model_folder / "config.json")
-    copy = (
-        f"copy the files of the model's own tokenizer into {model_folder} "
-        f"(of the corpus's, if it is that: {corpus.tokenizer_folder or 'tokenizer.json'})"
-    )
+    copy = f"copy the files of the model's own tokenizer into {model_folder}"
     if not has_tokenizer(model_folder):
         what = "the model has no tokenizer to compare with the corpus's"
         raise InputError(what, where=model_folder, fix=copy)
@@ -93,7 +90,8 @@ def require_same_tokens(corpus: Corpus, held_out: Corpus, config_file: Path) -> 
 
 def end_of_text(corpus: Corpus, fallback: Path) -> int:
     """The id of the corpus's end-of-text, else, with a note, that of the tokenizer in fallback."""
-    corpus.fallback_tokenizer, found = fallback, corpus.eos_id
+    corpus.fallback_tokenizer = fallback
+    found = corpus.eos_id
     if "eos_id" not in corpus.carried() and corpus.tokenizer_folder is None:
         note(
             f"{corpus.folder} does not record its end-of-text: assuming {found}, that of "

@@ -102,30 +102,17 @@ def removed_on_failure(folder: Path) -> Iterator[None]:
         yield
     except Exception as error:
         shutil.rmtree(folder, ignore_errors=True)
-        fault = write_failure(error, folder)
-        if fault is None:
+        # What safetensors (Rust) and torch.save (C++ streams) say of a failed write.
+        library = re.search(r"\(os error \d+\)|inline_container|iostream", str(error))
+        if library is None and from_os_error(error) is None:
             raise
-        raise fault from error
-
-
-def write_failure(error: Exception, folder: Path) -> EnvironmentFault | None:
-    """The EnvironmentFault for an error of a library that writes files in folder, else None.
-
-    safetensors gives the system's error number in its text. torch.save writes with C++ streams,
-    which know no reason: it only finds that its file's position is wrong.
-    """
-    number = re.search(r"\(os error (\d+)\)", str(error))
-    if number or isinstance(error, OSError):
-        code = int(number[1]) if number else error.errno
-        return from_os_error(OSError(code, os.strerror(code), str(folder)))
-    if isinstance(error, RuntimeError) and re.search("inline_container|iostream", str(error)):
-        return EnvironmentFault(
-            "a file of the checkpoint could not be written whole (no space left?)",
+        reason = str(error).split("\n")[0]
+        raise EnvironmentFault(
+            f"the checkpoint could not be written ({reason})",
             where=folder,
             fix="check the space, the quota and the limits (df, ulimit -f), then run the same "
             "command again: nothing finished is lost",
-        )
-    return None
+        ) from error
 
 
 def write_model(
@@ -173,12 +160,9 @@ def sync_tree(folder: Path) -> None:
 
 def steps_present(save: Path) -> list[int]:
     """Steps of the checkpoints that have DeepSpeed's states, intact or not, oldest first."""
-    found = []
-    for path in save.glob("step_*"):
-        match = re.fullmatch(r"step_(\d+)", path.name)
-        if match and (path / DEEPSPEED).is_dir():
-            found.append(int(match[1]))
-    return sorted(found)
+    paths = [path for path in save.glob("step_*") if (path / DEEPSPEED).is_dir()]
+    matches = [re.fullmatch(r"step_(\d+)", path.name) for path in paths]
+    return sorted(int(match[1]) for match in matches if match)
 
 
 def find_checkpoint(save: Path) -> Path | None:

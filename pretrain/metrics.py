@@ -17,6 +17,12 @@ NAMES = frozenset(
     "step loss valid_loss lr grad_norm loss_scale skipped tokens sequences tokens_per_second "
     "data_wait seconds memory mfu".split()
 )
+CURVES = {
+    "loss": "training loss, nats per token",
+    "valid_loss": "held-out loss",
+    "grad_norm": "gradient norm before clipping",
+    "lr": "learning rate",
+}
 WANDB_SECONDS = 60  # what wandb has not sent by then stays in the folder, for `wandb sync`
 
 
@@ -99,8 +105,8 @@ class Metrics:
 def start_wandb(mode: str, folder: Path, settings: dict):
     """A wandb run if WANDB_MODE asks for one, else None; a resumed run keeps its wandb id.
 
-    wandb is silenced first of all: it must never ask for a key, a job would wait for the answer.
-    EnvironmentFault if it cannot start.
+    wandb is silenced first: a job would wait forever if it asked for a key. EnvironmentFault if it
+    cannot start.
     """
     if mode in ("", "disabled"):
         return None
@@ -134,19 +140,13 @@ def draw_curves(folder: Path) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(15, 4), layout="constrained")
-    axes = figure.subplots(1, 3)
-    steps = [row["step"] for row in rows]
-    axes[0].plot(steps, [row["loss"] for row in rows], label="training loss")
-    valid = [(row["step"], row["valid_loss"]) for row in rows if "valid_loss" in row]
-    if valid:
-        axes[0].plot(*zip(*valid, strict=True), "o-", label="held-out loss")
-    axes[0].legend()
-    axes[0].set_ylabel("nats per token")
-    axes[1].plot(steps, [row["grad_norm"] for row in rows])
-    axes[1].set_ylabel("gradient norm before clipping")
-    axes[2].plot(steps, [row["lr"] for row in rows])
-    axes[2].set_ylabel("learning rate")
-    for axis in axes:
+    panels = [("loss", "valid_loss"), ("grad_norm",), ("lr",)]
+    for axis, names in zip(figure.subplots(1, 3), panels, strict=True):
+        for name in names:
+            shown = [row for row in rows if name in row]
+            steps, values = [row["step"] for row in shown], [row[name] for row in shown]
+            axis.plot(steps, values, "o-" if name == "valid_loss" else "-", label=CURVES[name])
         axis.set_xlabel("step")
+        axis.legend()
     with atomic_files.atomic_file(folder / "curves.png") as file:
         figure.savefig(file, dpi=100, format="png")

@@ -1,6 +1,8 @@
 """Causal language models as the stages use them: hidden states and an output head."""
 
+import contextlib
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -8,7 +10,7 @@ import torch
 from torch import nn
 
 from data_utils import artefact, atomic_files
-from data_utils.errors import EnvironmentFault, InputError
+from data_utils.errors import EnvironmentFault, InputError, ProgramError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 Precision = Literal["auto", "fp16", "bf16", "fp32"]  # auto: fp16 on a GPU, fp32 on a CPU
@@ -40,24 +42,30 @@ def resolve_precision(precision: str) -> str:
     return precision
 
 
+@contextlib.contextmanager
+def raised_as(
+    kind: type[ProgramError], what: str, fix: str, where: Path | None = None
+) -> Iterator[None]:
+    """Around calls of libraries whose many classes of errors have one meaning for the user."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise kind(f"{what} ({reason})", where=where, fix=fix) from error
+
+
 def new_model(config_file: Path, seed: int, attention: str) -> nn.Module:
     """A model of a Hugging Face config file, in fp32, initialised by the seed; else InputError."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     values = read_config(config_file)
     torch.manual_seed(seed)
-    try:
+    fix = "correct it (MODEL_CONFIG), or choose another ATTENTION"
+    with raised_as(InputError, "the configuration does not make a model", fix, config_file):
         config = AutoConfig.for_model(**values)
         model = AutoModelForCausalLM.from_config(
             config, dtype=torch.float32, **_attention(config, attention)
         )
-    except Exception as error:  # many classes, one meaning: transformers cannot make a model of it
-        reason = str(error).strip().split("\n")[0]
-        raise InputError(
-            f"the configuration does not make a model ({reason})",
-            where=config_file,
-            fix="correct it (MODEL_CONFIG), or choose another ATTENTION",
-        ) from error
     check_head(model)
     return model
 
@@ -66,10 +74,12 @@ def try_saved(model: nn.Module) -> None:
     """InputError if transformers could not open this model's checkpoints: before the first step."""
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
+    what = f"transformers could not open what would be saved of {type(model).__name__}"
+    fix = "correct the configuration (MODEL_CONFIG, or config.json in MODEL_PATH)"
     with tempfile.TemporaryDirectory(prefix="miniplm-model-") as folder:
         for name, values in descriptions(model).items():
             atomic_files.write_json(Path(folder, name), values)
-        try:
+        with raised_as(InputError, what, fix):
             GenerationConfig.from_pretrained(folder, local_files_only=True).validate(strict=True)
             config = AutoConfig.from_pretrained(folder, local_files_only=True)
             with torch.device("meta"):
@@ -79,13 +89,6 @@ def try_saved(model: nn.Module) -> None:
             if found != expected:
                 names = sorted(name for name, _ in found.items() ^ expected.items())
                 raise ValueError(f"other weights: {', '.join(names[:3])}")
-        except Exception as error:  # many classes, one meaning: nobody could open the result
-            reason = " ".join(str(error).split())[:300]
-            raise InputError(
-                f"transformers could not open what would be saved of {type(model).__name__} "
-                f"({reason})",
-                fix="correct the configuration (MODEL_CONFIG, or config.json in MODEL_PATH)",
-            ) from error
 
 
 def descriptions(model: nn.Module) -> dict[str, dict]:
@@ -106,11 +109,10 @@ def descriptions(model: nn.Module) -> dict[str, dict]:
 def read_config(config_file: Path) -> dict:
     """A model configuration as plain values; InputError if there is none or no model_type in it."""
     fix = "give a Hugging Face config.json (MODEL_CONFIG), e.g. configs/models/qwen/200M.json"
-    if not config_file.is_file():
-        raise InputError("there is no model configuration", where=config_file, fix=fix)
-    values = atomic_files.read_json(config_file, fix)
+    values = atomic_files.read_json(config_file, fix) if config_file.is_file() else None
     if not isinstance(values, dict) or "model_type" not in values:
-        raise InputError("the configuration has no model_type", where=config_file, fix=fix)
+        what = "there is no model configuration with a model_type"
+        raise InputError(what, where=config_file, fix=fix)
     return values
 
 
@@ -131,7 +133,7 @@ def load_model(folder: Path, precision: str, attention: str, fix: str = GET_MODE
             where=folder,
             fix="merge it into the weights, or move adapter_* out of the folder",
         )
-    try:
+    with raised_as(InputError, "the model cannot be read", fix, folder):
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         model, loaded = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -141,9 +143,6 @@ def load_model(folder: Path, precision: str, attention: str, fix: str = GET_MODE
             ignore_mismatched_sizes=True,  # they are refused below, by name
             **_attention(config, attention),
         )
-    except Exception as error:  # many classes, one meaning: these files are not a model
-        reason = str(error).strip().split("\n")[0]
-        raise InputError(f"the model cannot be read ({reason})", where=folder, fix=fix) from error
     for kind, what in KEYS.items():
         if loaded[kind]:
             names = ", ".join(sorted(str(name) for name in loaded[kind])[:3])
@@ -159,11 +158,11 @@ def check_tied(model: nn.Module, folder: Path) -> None:
     said = bool(model.config.get_text_config().tie_word_embeddings)
     if tied != said:
         raise InputError(
-            "the configuration and the weights disagree about the output head",
+            "tie_word_embeddings is not as in the weights",
             where=folder / "config.json",
-            expected=f"tie_word_embeddings {str(tied).lower()}, as in the weights",
-            found=str(said).lower(),
-            fix=f"write tie_word_embeddings: {str(tied).lower()} there, or get the right weights",
+            expected=tied,
+            found=said,
+            fix=f"write {str(tied).lower()} there, or get the right weights",
         )
 
 
@@ -171,13 +170,9 @@ def check_positions(config_file: Path, length: int) -> None:
     """InputError if rows of `length` tokens, label included, are too long for the model."""
     from transformers import AutoConfig
 
-    values = read_config(config_file)
-    try:
+    values, config = read_config(config_file), None
+    with contextlib.suppress(Exception):  # making or loading the model gives the better error
         config = AutoConfig.for_model(**values).get_text_config()
-    except (
-        Exception
-    ):  # many classes, one meaning; making or loading the model gives the better error
-        return
     names = ("max_position_embeddings", "max_seq_len")  # MPT has the second
     positions = next((n for n in (getattr(config, name, None) for name in names) if n), None)
     if positions and length - 1 > positions:
@@ -203,14 +198,9 @@ def compile_trunk(model: nn.Module) -> None:
     """torch.compile all but the head, in place, and try it: EnvironmentFault if that fails."""
     model.base_model.compile(dynamic=True)
     probe = torch.arange(8, device=model.device)[None] % model.config.vocab_size
-    try:
-        with torch.no_grad():
-            hidden_states(model, probe)
-    except Exception as error:  # many classes, one meaning: it lacks a compiler
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise EnvironmentFault(
-            f"torch.compile does not work here ({reason})", fix="set COMPILE=false"
-        ) from error
+    what = "torch.compile does not work here"  # it may lack a compiler
+    with raised_as(EnvironmentFault, what, "set COMPILE=false"), torch.no_grad():
+        hidden_states(model, probe)
 
 
 def _attention(config, attention: str) -> dict:
@@ -233,22 +223,32 @@ def head_weight(model: nn.Module) -> torch.Tensor:
     return model.get_output_embeddings().weight
 
 
-@torch.no_grad()
 def check_head(model: nn.Module) -> None:
-    """InputError for models whose logits are more than hidden states times the head's weight.
+    """InputError for models whose logits are more than hidden states times the head's weight."""
+    reason = no_plain_head(model)
+    if reason:
+        raise InputError(
+            f"the logits of {type(model).__name__} are not hidden states times the output head "
+            f"({reason})",
+            fix="use another model, or extend pretrain/models.py",
+        )
+
+
+@torch.no_grad()
+def no_plain_head(model: nn.Module) -> str:
+    """Why the chunked losses cannot compute a model's logits, or "".
 
     Found by structure: the configuration's factors, the head's bias, and a pass in which the head
     gets large hidden states, so that whatever follows it shows, however small its own are.
     """
     config, head = model.config.get_text_config(), model.get_output_embeddings()
-    name = type(model).__name__
     if head is None or getattr(head, "weight", None) is None:
-        raise no_plain_head(name, "there is no output head")
+        return "there is no output head"
     for factor, plain in BEHIND_THE_HEAD.items():
         if getattr(config, factor, plain) not in (None, plain):
-            raise no_plain_head(name, f"soft-capping or scaling: {factor}")
+            return f"soft-capping or scaling: {factor}"
     if getattr(head, "bias", None) is not None:
-        raise no_plain_head(name, "the head has a bias")
+        return "the head has a bias"
     model.eval()  # with dropout no two passes agree
     probe = torch.arange(8, device=model.device)[None] % config.vocab_size
     generator = torch.Generator().manual_seed(0)
@@ -263,25 +263,17 @@ def check_head(model: nn.Module) -> None:
         before.remove()
         after.remove()
     if len(seen) != 2 or seen[0].shape != given.shape:
-        raise no_plain_head(name, "the head is not used once")
+        return "the head is not used once"
     same = torch.allclose(seen[0], hidden_states(model, probe), rtol=1e-3, equal_nan=True)
     # Equal to the bit; weights that are not finite are left to the stage that meets them.
     nothing_follows = torch.allclose(
         logits.float(), seen[1].float(), rtol=0.0, atol=0.0, equal_nan=True
     )
     if not same or not nothing_follows:
-        raise no_plain_head(name, "soft-capping or scaling")
+        return "soft-capping or scaling"
     product = nn.functional.linear(given, head.weight)
-    if not torch.allclose(seen[1], product, rtol=1e-2, atol=1e-2, equal_nan=True):
-        raise no_plain_head(name, "the head is not a matrix product")
-
-
-def no_plain_head(model: str, reason: str) -> InputError:
-    """The error for logits that the chunked losses cannot compute."""
-    return InputError(
-        f"the logits of {model} are not hidden states times the output head ({reason})",
-        fix="use another model, or extend pretrain/models.py",
-    )
+    plain = torch.allclose(seen[1], product, rtol=1e-2, atol=1e-2, equal_nan=True)
+    return "" if plain else "the head is not a matrix product"
 
 
 def count_parameters(model: nn.Module) -> int:

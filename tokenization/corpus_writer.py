@@ -78,9 +78,6 @@ class CorpusWriter:
             self.cut(batch)
             if self.shards.flush():
                 self.save(batch.state)
-        if encoder.slow_texts:
-            print(f"{encoder.slow_texts:,} documents have characters that only Hugging Face's "
-                  "tokenizer treats as the model's does: it encoded them")  # fmt: skip
         self.shards.flush(last=True)
         if self.shards.rows == 0:
             raise InputError(

@@ -22,34 +22,22 @@ Encoded = tuple[np.ndarray, np.ndarray]
 
 
 class Tokenizer:
-    """The tokenizer in a folder, read when first used; add_bos: its BOS goes before sequences.
+    """The tokenizer in a folder; add_bos: its BOS goes before sequences.
 
-    An InputError where the files are not a tokenizer with an end-of-text token, or name no BOS
-    that is asked for.
+    hf: the Hugging Face tokenizer. eos_id: id of its end-of-text. dtype: type of a stored token.
+    An InputError where the files are not a tokenizer with an end-of-text token.
     """
 
     def __init__(self, folder: Path, add_bos: bool = False) -> None:
         self.folder, self.add_bos = folder, add_bos
-
-    @functools.cached_property
-    def hf(self) -> Any:
-        """The Hugging Face tokenizer."""
-        return load_tokenizer(self.folder)
-
-    @property
-    def eos_id(self) -> int:
-        """Id of the end-of-text token."""
-        return self.hf.eos_token_id
+        self.hf = load_tokenizer(folder)
+        self.eos_id = self.hf.eos_token_id
+        self.dtype = token_type(vocabulary_size(self.hf))
 
     @property
     def bos_id(self) -> int | None:
-        """Id of the token that goes before sequences; None if none does."""
+        """Id of the token that goes before sequences, None if none does; InputError if unnamed."""
         return bos_id(self.hf, self.folder, self.add_bos)
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Type of a stored token."""
-        return token_type(vocabulary_size(self.hf))
 
 
 class Encoder:
@@ -62,7 +50,6 @@ class Encoder:
     def __init__(self, tokenizer: Tokenizer, sample: Sequence[str], *, fast: bool = True) -> None:
         self.tokenizer = tokenizer
         self.fast, self.characters = None, None
-        self.slow_texts = 0  # that gigatoken might have encoded otherwise
         self.reason = self._start_gigatoken(sample) if fast else "asked for by --encoder"
         self.name = "gigatoken" if self.fast else "Hugging Face tokenizers"
 
@@ -73,13 +60,12 @@ class Encoder:
         """
         if self.fast is not None:
             self._spot_check(texts[0][:SPOT] if texts else "")
-            slow = self.characters.may_differ(texts)
-            self.slow_texts += int(slow.sum())
-            return self._encode_fast(texts, slow)
+            return self._encode_fast(texts)
         return encode_slow(self.tokenizer.hf, texts)
 
-    def _encode_fast(self, texts: Sequence[str], slow: np.ndarray) -> Encoded:
-        """By gigatoken, but by Hugging Face's where slow [texts] says so."""
+    def _encode_fast(self, texts: Sequence[str]) -> Encoded:
+        """By gigatoken, but by Hugging Face's where the two may differ."""
+        slow = self.characters.may_differ(texts)
         if not slow.any():
             return encode_fast(self.fast, texts)
         numbers = np.flatnonzero(slow)
@@ -98,10 +84,9 @@ class Encoder:
         try:
             # Not the file: its settings are off, tokens of other files are added, in the tokenizer.
             self.fast = gigatoken.Tokenizer.from_json(hf.backend_tokenizer.to_str())
-        # It refuses with many kinds of exceptions, a Rust panic among them.
-        except BaseException as error:
-            if isinstance(error, (KeyboardInterrupt, SystemExit)):
-                raise
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # of many kinds, a Rust panic among them
             reason = (str(error) or type(error).__name__).splitlines()[0]
             return f"gigatoken cannot read this tokenizer ({ascii(reason)[1:-1]})"
         self.characters = Characters(
@@ -109,14 +94,13 @@ class Encoder:
         )
         eos = hf.eos_token
         texts = [*sample, PROBE, eos, f"a{eos}b {eos}{eos}\n", "cafe\u0301 \u2126 \ufb01", ""]
-        ours = self._encode_fast(texts, self.characters.may_differ(texts))
-        if all(map(np.array_equal, ours, encode_slow(hf, texts))):
+        if all(map(np.array_equal, self._encode_fast(texts), encode_slow(hf, texts))):
             return ""
         self.fast = None
         return "gigatoken's ids differ from Hugging Face's on this input"
 
     def _spot_check(self, text: str) -> None:
-        ours = self._encode_fast([text], self.characters.may_differ([text]))[0]
+        ours = self._encode_fast([text])[0]
         theirs = encode_slow(self.tokenizer.hf, [text])[0]
         if not np.array_equal(ours, theirs):
             raise ArtefactError(
@@ -146,8 +130,5 @@ def encode_fast(fast: Any, texts: Sequence[str]) -> Encoded:
 def encode_slow(tokenizer: Any, texts: Sequence[str]) -> Encoded:
     """(ids back to back, tokens of each text) by a Hugging Face fast tokenizer."""
     found = tokenizer.backend_tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-    lengths = np.array([len(encoding) for encoding in found], np.int64)
-    ids = np.empty(lengths.sum(), np.uint32)
-    for encoding, end, length in zip(found, np.cumsum(lengths), lengths, strict=True):
-        ids[end - length : end] = encoding.ids
-    return ids, lengths
+    ids = [np.array(encoding.ids, np.uint32) for encoding in found]
+    return np.concatenate([np.empty(0, np.uint32), *ids]), np.array([*map(len, ids)], np.int64)

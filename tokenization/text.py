@@ -27,37 +27,40 @@ FIX = (
 )
 
 
-class ZstdReader(io.RawIOBase):
-    """The decompressed bytes of a zstd file (RFC 8878) of any number of frames.
+def decompressed(raw: BinaryIO) -> Iterator[bytes]:
+    """The bytes of a zstd file (RFC 8878) of any number of frames, in pieces.
 
     An EOFError where the file was cut off: zstandard's own stream_reader ends in silence there.
     """
+    frame, data = None, b""
+    while data := data or raw.read(1 << 17):
+        if frame is None:
+            frame = zstandard.ZstdDecompressor(max_window_size=WINDOW).decompressobj()
+        yield frame.decompress(data)
+        data = b""
+        if frame.eof:
+            frame, data = None, frame.unused_data
+    if frame is not None:
+        raise EOFError("the file ends inside a zstd frame")
+
+
+class ZstdReader(io.RawIOBase):
+    """A zstd file as a stream of its decompressed bytes."""
 
     def __init__(self, raw: BinaryIO) -> None:
-        self.raw, self.frame = raw, self._decompressor()
-        self.ready, self.begun = memoryview(b""), False
-
-    @staticmethod
-    def _decompressor() -> Any:
-        return zstandard.ZstdDecompressor(max_window_size=WINDOW).decompressobj()
+        self.pieces, self.ready = decompressed(raw), memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer) -> int:
         while not self.ready:
-            data = self.frame.unused_data if self.frame.eof else b""
-            data = data or self.raw.read(1 << 17)
-            if self.frame.eof and data:
-                self.frame, self.begun = self._decompressor(), False
-            if not data:
-                if self.begun and not self.frame.eof:
-                    raise EOFError("the file ends inside a zstd frame")
+            piece = next(self.pieces, None)
+            if piece is None:
                 return 0
-            self.ready, self.begun = memoryview(self.frame.decompress(data)), True
+            self.ready = memoryview(piece)
         size = min(len(buffer), len(self.ready))
-        buffer[:size] = self.ready[:size]
-        self.ready = self.ready[size:]
+        buffer[:size], self.ready = self.ready[:size], self.ready[size:]
         return size
 
 
@@ -93,21 +96,15 @@ class Documents:
         while self.state["file"] < len(self.files):
             path, skip = self.files[self.state["file"]], self.state["documents"]
             for number, document in self.read(path, skip):
-                checked = self._checked(document, path, number)
                 self.state["documents"] = number
+                try:
+                    checked = check_document(document, path, number, self.source, self.copied)
+                except BadDocument as error:
+                    if not self.skip_bad:
+                        raise
+                    checked = error
                 yield checked
             self.state = {"file": self.state["file"] + 1, "documents": 0}
-
-    def _checked(self, document: Any, path: Path, number: int) -> "dict | BadDocument":
-        try:
-            checked = check_document(document, path, number, self.source)
-            if self.copied:
-                check_json(checked, path, number)
-            return checked
-        except BadDocument as error:
-            if not self.skip_bad:
-                raise
-            return error
 
     def read(self, path: Path, skip: int) -> Iterator[tuple[int, Any]]:
         """(line or row counted from 1, its content) after the first `skip`, unchecked.
@@ -120,7 +117,8 @@ class Documents:
             for number, document in rows(path, skip):
                 yield number, document
         except (EOFError, zstandard.ZstdError, gzip.BadGzipFile, zlib.error) as error:
-            raise damaged(path, number, error) from error
+            what = f"the file is damaged or cut off after line {number} ({error})"
+            raise InputError(what, where=path, fix=FIX) from error
 
     def _lines(self, path: Path, skip: int) -> Iterator[tuple[int, bytes]]:
         """Lines with their numbers; blank ones and a byte order mark are passed over."""
@@ -140,71 +138,44 @@ class Documents:
                     yield number, line
 
     def _parquet(self, path: Path, skip: int) -> Iterator[tuple[int, dict]]:
-        with parquet_file(path) as file:
-            names = [name for name in ("text", "meta") if name in file.schema_arrow.names]
-            number, total = 0, max(file.metadata.num_rows, 1)
-            for batch in file.iter_batches(batch_size=1024, columns=names):
-                rows = plain_rows(batch) if number + len(batch) > skip else []
-                for inside, row in enumerate(rows, 1):
-                    if number + inside > skip:
-                        self.inside = (number + inside) / total
-                        yield number + inside, row
-                number += len(batch)
+        """Rows with their numbers; an InputError without a column text, an EOFError for damage."""
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            with pyarrow.parquet.ParquetFile(path) as file:
+                columns = file.schema_arrow.names
+                if "text" not in columns:
+                    what, found = "the file has no column text", ", ".join(columns) or "no columns"
+                    raise InputError(what, where=path, expected="text", found=found, fix=FIX)
+                names = [name for name in ("text", "meta") if name in columns]
+                number, total = 0, file.metadata.num_rows
+                for batch in file.iter_batches(batch_size=1024, columns=names):
+                    for row in plain_rows(batch):
+                        number += 1
+                        if number > skip:
+                            self.inside = number / total
+                            yield number, row
+        except (pyarrow.ArrowException, OSError) as error:
+            # pyarrow reports damage as an OSError too; only a failed system call has a number.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise EOFError(str(error).strip().split("\n")[0]) from error
 
 
 def holds_documents(path: Path) -> bool:
     """Whether the file has a row, or a line that is not blank; good or bad."""
-    if path.suffix != ".parquet":
-        return next(Documents([path]).read(path, 0), None) is not None
-    try:
-        with parquet_file(path) as file:
-            return file.metadata.num_rows > 0
-    except EOFError as error:
-        raise damaged(path, 0, error) from error
-
-
-@contextlib.contextmanager
-def parquet_file(path: Path) -> Iterator[Any]:
-    """An open Parquet file; an InputError if it has no column text, an EOFError for damage."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            if "text" not in file.schema_arrow.names:
-                raise InputError(
-                    "the file has no column text",
-                    where=path,
-                    expected="text",
-                    found=", ".join(file.schema_arrow.names) or "no columns",
-                    fix=FIX,
-                )
-            yield file
-    except (pyarrow.ArrowException, OSError) as error:
-        # pyarrow reports damage as an OSError too; only a failed system call has a number.
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        raise EOFError(str(error).strip().split("\n")[0]) from error
-
-
-def damaged(path: Path, number: int, error: Exception) -> InputError:
-    """The error for a file that can be read only up to a line or row."""
-    what = f"the file is damaged or cut off after line {number} ({error})"
-    return InputError(what, where=path, fix=FIX)
+    return next(Documents([path]).read(path, 0), None) is not None
 
 
 def plain_rows(batch: Any) -> list[Any]:
     """The rows of a pyarrow batch; one whose strings are not UTF-8 is what was wrong with it."""
     try:
         return batch.to_pylist()
-    except UnicodeDecodeError:
-        rows = []
-        for number in range(len(batch)):
-            try:
-                rows += batch.slice(number, 1).to_pylist()
-            except UnicodeDecodeError as error:
-                rows.append(error)
-        return rows
+    except UnicodeDecodeError as error:
+        if len(batch) == 1:
+            return [error]
+        return [row for number in range(len(batch)) for row in plain_rows(batch.slice(number, 1))]
 
 
 class BadDocument(InputError):
@@ -215,37 +186,35 @@ class BadDocument(InputError):
         self.line = [Path(path).name, number, reason]
 
 
-def check_document(document: Any, path: Path | str, number: int, source: str = "") -> dict:
+def check_document(
+    document: Any, path: Path | str, number: int, source: str = "", copied: bool = False
+) -> dict:
     """{"text", "meta"} of a line of JSON or of a row; raises a BadDocument for anything else.
 
-    source: name for documents that state no source of their own.
+    source, copied: see Documents.
     """
     if isinstance(document, UnicodeDecodeError):
         raise BadDocument(path, number, f"is not UTF-8 ({document})")
-    if isinstance(document, bytes):
-        try:
-            document = orjson.loads(document)
-        except orjson.JSONDecodeError as error:
-            reason = "UTF-8" if "utf-8" in str(error).lower() else "JSON"
-            raise BadDocument(path, number, f"is not {reason} ({error})") from error
+    try:
+        document = orjson.loads(document) if isinstance(document, bytes) else document
+    except orjson.JSONDecodeError as error:
+        kind = "UTF-8" if "utf-8" in str(error).lower() else "JSON"
+        raise BadDocument(path, number, f"is not {kind} ({error})") from error
     if not isinstance(document, dict) or not isinstance(document.get("text"), str):
         raise BadDocument(path, number, "has no text")
     meta = document.get("meta")
-    if source and (not isinstance(meta, dict) or "pile_set_name" not in meta):
-        meta = {"pile_set_name": source}
-    if not isinstance(meta, dict) or "pile_set_name" not in meta:
+    named = isinstance(meta, dict) and "pile_set_name" in meta
+    if not named and not source:
         raise BadDocument(path, number, "has no source (meta.pile_set_name)")
+    meta = meta if named else {"pile_set_name": source}
     if not isinstance(meta["pile_set_name"], str):
         raise BadDocument(path, number, "has a source (meta.pile_set_name) that is not a string")
+    if copied:
+        try:
+            orjson.dumps({"meta": meta})  # as deep as in document_file's line
+        except orjson.JSONEncodeError as error:  # bytes, decimals, deep nesting
+            raise BadDocument(path, number, f"has meta that JSON cannot hold ({error})") from error
     return {"text": document["text"], "meta": meta}
-
-
-def check_json(document: dict, path: Path | str, number: int) -> None:
-    """Raise a BadDocument where JSON cannot hold the meta (bytes, decimals, deep nesting)."""
-    try:
-        orjson.dumps({"meta": document["meta"]})  # as deep as in document_file's line
-    except orjson.JSONEncodeError as error:
-        raise BadDocument(path, number, f"has meta that JSON cannot hold ({error})") from error
 
 
 @contextlib.contextmanager

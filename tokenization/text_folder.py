@@ -3,7 +3,6 @@
 Anything else there is refused by name, so that nothing is left out in silence.
 """
 
-import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -46,8 +45,8 @@ def text_files(folder: Path, skip_others: bool = False) -> list[Path]:
     there = [path for path in there if path not in no_text]
     files = [path for path in there if path.name.endswith(TEXT_FORMATS) and not path.is_dir()]
     others = [path for path in there if path not in files and holds_something(path)]
-    if others and not skip_others:
-        raise left_out("is not a file of documents", others, SKIP_OTHERS)
+    if not skip_others:
+        refuse("is not a file of documents", others, SKIP_OTHERS)
     check_text_files(files)
     if place != folder:
         beside = [path for path in sorted(folder.glob("*"), key=natural) if path != place]
@@ -64,43 +63,31 @@ def text_files(folder: Path, skip_others: bool = False) -> list[Path]:
 
 def check_text_files(files: list[Path]) -> None:
     """An InputError unless each file is there, has content, and is there in one format only."""
-    missing = [path for path in files if not path.exists()]
-    if missing:
-        raise left_out("is a broken link", missing, "bring the file, or remove the link")
+    refuse("is a broken link", [path for path in files if not path.exists()], "get or remove it")
     # A file without documents may be intended; but one that never arrived looks the same.
-    empty = [path for path in files if path.stat().st_size == 0]
-    empty = empty or [path for path in files if not holds_documents(path)]
-    if empty:
-        raise left_out("is empty", empty, "get it again, or remove it")
-    stems = Counter(stem(path) for path in files)
-    twice = [path for path in files if stems[stem(path)] > 1]
-    if twice:
-        raise left_out("has its name in two formats", twice, "keep one of them: both would be read")
-
-
-def stem(path: Path) -> str:
-    """The name of a file of documents without its format."""
-    return next(path.name.removesuffix(s) for s in TEXT_FORMATS if path.name.endswith(s))
+    empty = [path for path in files if path.stat().st_size == 0 or not holds_documents(path)]
+    refuse("is empty", empty, "get it again, or remove it")
+    stems = [
+        next(p.name.removesuffix(s) for s in TEXT_FORMATS if p.name.endswith(s)) for p in files
+    ]
+    counts = Counter(stems)
+    twice = [path for path, stem in zip(files, stems, strict=True) if counts[stem] > 1]
+    refuse("has its name in two formats", twice, "keep one of them: both would be read")
 
 
 def is_no_text(path: Path) -> bool:
     """Whether this path is always passed over: hidden, or by its name a description or record."""
-    if path.name.startswith("."):
-        return True
-    documents = path.name.endswith(TEXT_FORMATS) or path.is_dir()
-    return not documents and NO_TEXT.fullmatch(path.name) is not None
+    if path.name.endswith(TEXT_FORMATS) or path.is_dir():
+        return path.name.startswith(".")
+    return NO_TEXT.fullmatch(path.name) is not None
 
 
 def holds_something(path: Path) -> bool:
     """Whether leaving this path out may leave text out: a folder only if it holds files."""
     if not path.is_dir():
         return True
-    for folder, folders, names in os.walk(path):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        below = [Path(folder, name) for name in [*folders, *names]]
-        if any(not is_no_text(p) for p in below if p.is_symlink() or not p.is_dir()):
-            return True
-    return False
+    below = (p for p in path.rglob("*") if p.is_symlink() or not p.is_dir())
+    return any(not is_no_text(p) and "/." not in f"/{p.relative_to(path)}" for p in below)
 
 
 def tell(what: str, paths: list[Path], otherwise: str = "") -> None:
@@ -111,7 +98,8 @@ def tell(what: str, paths: list[Path], otherwise: str = "") -> None:
         print(f"{what} {names}" if names else otherwise, flush=True)
 
 
-def left_out(what: str, paths: list[Path], fix: str) -> InputError:
-    """The error for paths of an input folder that would not be read."""
-    more = f" (and {len(paths) - 1} more like it)" if len(paths) > 1 else ""
-    return InputError(f"a path in the folder of text {what}{more}", where=paths[0], fix=fix)
+def refuse(what: str, paths: list[Path], fix: str) -> None:
+    """InputError for paths of an input folder that would not be read, if there are any."""
+    if paths:
+        more = f" (and {len(paths) - 1} more like it)" if len(paths) > 1 else ""
+        raise InputError(f"a path in the folder of text {what}{more}", where=paths[0], fix=fix)

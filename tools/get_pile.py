@@ -19,24 +19,15 @@ if __name__ == "__main__":
 
 import dataclasses
 import functools
-from collections import Counter, defaultdict
+from collections import Counter
 from typing import Any, Literal
 
 from data_utils.artefact_writer import Output
 from data_utils.flags import base_folder, flag, parse, under
-from reports import terminal
-from reports.page import Column, integer
 from tokenization.text import Documents, document_file
 from tokenization.text_folder import text_files
 from tools import hub, pile_stream
 from tools.offline import local_text
-
-COLUMNS = (
-    Column("source", "source"),
-    Column("documents", "documents", integer),
-    Column("bytes", "bytes", integer),
-    Column("packages", "packages", integer),
-)
 
 
 @dataclasses.dataclass
@@ -64,9 +55,8 @@ class Settings:
     def __post_init__(self) -> None:
         local = self.source == "local"
         problems = {
-            "--limit is negative": self.limit < 0,
-            "--local-bytes is negative": self.local_bytes < 0,
-            "--heldout-bytes is negative": self.heldout_bytes < 0,
+            "--limit, --local-bytes or --heldout-bytes is negative": 0
+            > min(self.limit, self.local_bytes, self.heldout_bytes),
             "--documents-per-file is below 1": self.documents_per_file < 1,
             "--plant-noise is not a share from 0 to 1": not 0 <= self.plant_noise <= 1,
             "--from and --limit do not apply to --source local": local
@@ -97,45 +87,24 @@ def get_local(settings: Settings, folder: Path) -> None:
     """Training and held-out text from this machine's packages."""
     names = "source local_bytes heldout_bytes seed compress".split()
     content = {name: getattr(settings, name) for name in names}
-    noise = {"plant_noise": settings.plant_noise}
+    noise, seed = settings.plant_noise, settings.seed
     heldout = output(folder / "heldout", content, settings)
-    train = output(folder / "train", content | noise, settings)
-
-    @functools.cache
-    def drawn() -> tuple[local_text.Mix, local_text.Mix]:
-        print("drawing documents from the installed packages", flush=True)
-        return local_text.draw(settings.seed, settings.local_bytes, settings.heldout_bytes)
-
-    def write_training() -> None:
-        documents, left_out = drawn()[0]
-        documents = local_text.plant_noise(documents, settings.plant_noise, settings.seed)
-        write_local(train, documents, left_out, settings.compress)
-
-    heldout.make(lambda: write_local(heldout, *drawn()[1], settings.compress))
-    train.make(write_training)
+    train = output(folder / "train", content | {"plant_noise": noise}, settings)
+    print("drawing documents from the installed packages", flush=True)
+    clean, held_out = local_text.draw(seed, settings.local_bytes, settings.heldout_bytes)
+    documents = local_text.plant_noise(clean, noise, seed)
+    heldout.make(lambda: write_local(heldout, held_out, settings.compress))
+    train.make(lambda: write_local(train, documents, settings.compress))
 
 
-def write_local(result: Output, documents: list, left_out: Counter, compress: str) -> None:
+def write_local(result: Output, documents: list[local_text.Document], compress: str) -> None:
     """Write documents as file 0 of an artefact and show how many come from each source."""
     with document_file(result.folder, 0, compress) as (name, write):
-        size_written = sum(write(document.line()) for document in documents)
-    members = defaultdict(list)
-    for document in documents:
-        members[document.source].append(document)
-    sources = {
-        source: {
-            "documents": len(mine),
-            "bytes": sum(len(document.text.encode()) for document in mine),
-            "packages": len({document.package for document in mine}),
-        }
-        for source, mine in sorted(members.items())
-    }
-    counts = {"documents": len(documents), "bytes": size_written}
-    result.finish([name], counts, {"sources": sources, "left_out": left_out})
-    rows = [{"source": source, **row} for source, row in sources.items()]
-    print(f"\n{result.folder}\n{terminal.table(rows, COLUMNS)}")
-    text = "; ".join(f"{number} {reason}" for reason, number in left_out.most_common())
-    print(f"left out: {text or 'nothing'}", flush=True)
+        size = sum(write(document.line()) for document in documents)
+    sources = dict(sorted(Counter(document.source for document in documents).items()))
+    result.finish([name], {"documents": len(documents), "bytes": size}, {"sources": sources})
+    shown = ", ".join(f"{number:,} {source}" for source, number in sources.items())
+    print(f"{result.folder}: {len(documents):,} documents ({shown}), {size:,} bytes", flush=True)
 
 
 def get_pile(settings: Settings, folder: Path) -> None:
@@ -146,12 +115,11 @@ def get_pile(settings: Settings, folder: Path) -> None:
         place = under(base_folder(settings.base_path), settings.from_dir)
         files = text_files(place, settings.skip_other_files)
         content["files"] = [[path.name, path.stat().st_size] for path in files]
-        skip_bad = settings.skip_bad_lines
-        source = functools.partial(Documents, files, skip_bad=skip_bad, copied=True)
+        source = functools.partial(Documents, files, skip_bad=settings.skip_bad_lines, copied=True)
     else:
-        repository = content["repository"] = pile_stream.REPOSITORY
-        revision = hub.pinned(folder, repository, "dataset", settings.revision, pile_stream.FIX)
-        content["revision"] = revision
+        repository = pile_stream.REPOSITORY
+        revision = hub.pinned(folder, repository, "dataset", settings.revision)
+        content |= {"repository": repository, "revision": revision}
         source = functools.partial(pile_stream.HubDocuments, revision)
     result = output(folder, content, settings)
     result.make(lambda: pile_stream.write_files(result, source, settings))

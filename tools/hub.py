@@ -9,27 +9,30 @@ from pathlib import Path
 
 from data_utils import artefact
 from data_utils.artefact_writer import read_settings
-from data_utils.errors import EnvironmentFault, ProgramError, from_os_error
+from data_utils.errors import EnvironmentFault, from_os_error
+
+FIX = (
+    "bring the files here by other means and run the same command with --from DIR, or name a "
+    "mirror by HF_ENDPOINT"
+)
 
 
 @contextlib.contextmanager
-def reached(fix: str) -> Iterator[None]:
+def reached(repository: str) -> Iterator[None]:
     """Around calls of the hub's libraries: what they raise becomes one EnvironmentFault."""
     try:
         yield
-    except ProgramError:
-        raise
-    # The class that stands for "no network" has changed with the library's major versions
-    # (requests, httpx, httpx2), and a refused or unknown repository is not our fault either.
+    # The class for "no network" changes with the library's versions (requests, httpx, httpx2).
     except Exception as error:
         known = from_os_error(error)
         if known is not None:
             raise known from error
         reason = (str(error).strip() or type(error).__name__).split("\n")[0]
-        raise EnvironmentFault(f"the hub did not give the files ({reason})", fix=fix) from error
+        what = f"the hub did not give the files ({reason})"
+        raise EnvironmentFault(what, where=repository, fix=FIX) from error
 
 
-def pinned(folder: Path, repository: str, kind: str, revision: str, fix: str) -> str:
+def pinned(folder: Path, repository: str, kind: str, revision: str) -> str:
     """The commit to take: the one folder was begun with, else the hub's for revision ('' newest).
 
     So an interrupted download never mixes two commits, and a finished one does not ask the hub.
@@ -41,18 +44,5 @@ def pinned(folder: Path, repository: str, kind: str, revision: str, fix: str) ->
         return former["revision"]
     from huggingface_hub import HfApi
 
-    with reached(fix):
+    with reached(repository):
         return HfApi().repo_info(repository, repo_type=kind, revision=revision or None).sha
-
-
-def files_of(folder: Path) -> list[Path]:
-    """The files of a downloaded folder that belong to the repository, sorted."""
-    own = {artefact.MANIFEST, artefact.SETTINGS, artefact.LOCK, ".gitattributes"}
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file()
-        and str(path.relative_to(folder)) not in own
-        and not {".cache", ".git"}.intersection(path.relative_to(folder).parts)
-        and not path.name.endswith(".tmp")
-    )

@@ -16,13 +16,7 @@ from tokenization.text import BadDocument, check_document, document_file
 from tools import hub
 
 REPOSITORY = "monology/pile-uncopyrighted"
-# Rows of its train split, about: only for the time left, the data set itself does not state it.
-ROWS = 177_000_000
-FIX = (
-    f"bring the files of the data set {REPOSITORY} (train/*.jsonl.zst) here by other means and run "
-    "the same command with --from DIR; HF_ENDPOINT names a mirror; without any of these "
-    "--source local takes text of this machine"
-)
+ROWS = 177_000_000  # of its train split, about: for the time left
 
 
 class HubDocuments:
@@ -31,7 +25,7 @@ class HubDocuments:
     def __init__(self, revision: str, state: dict | None) -> None:
         from datasets import load_dataset
 
-        with hub.reached(FIX):
+        with hub.reached(REPOSITORY):
             self.data = load_dataset(REPOSITORY, split="train", streaming=True, revision=revision)
         if state is not None:
             self.data.load_state_dict(state["hub"])
@@ -49,7 +43,7 @@ class HubDocuments:
     def __iter__(self) -> Iterator[dict]:
         rows = iter(self.data)
         while True:
-            with hub.reached(FIX):
+            with hub.reached(REPOSITORY):
                 row = next(rows, None)
             if row is None:
                 return
@@ -78,10 +72,12 @@ def write_files(result: Output, open_source: Callable[[dict | None], Any], setti
                     progress["bytes"] += write(document)
                     progress["documents"] += 1
                     if progress["documents"] % 1000 == 0:
-                        show_progress(bar, progress, source.fraction(), limit)
+                        # Bytes to expect, before compression, by the share of the input read.
+                        share = max(source.fraction(), progress["documents"] / limit)
+                        bar.total = round(progress["bytes"] / share)
+                        bar.update(progress["bytes"] - bar.n)
             progress["state"] = source.state
             write_progress(result.folder, progress, [name])
-            show_progress(bar, progress, source.fraction(), limit)
     print("checksums of the files", flush=True)
     counts = {"documents": progress["documents"], "bytes": progress["bytes"]}
     counts |= {"bad_lines": progress["bad"]} if progress["bad"] else {}
@@ -98,10 +94,3 @@ def good(source: Iterable[dict | BadDocument], progress: dict) -> Iterator[dict]
             progress["bad"] += 1
         else:
             yield document
-
-
-def show_progress(bar: tqdm, progress: dict, fraction: float, limit: int) -> None:
-    """Bytes written, of the bytes to expect (lines before compression), and so the time left."""
-    fraction = max(fraction, progress["documents"] / limit)
-    bar.total = round(progress["bytes"] / fraction) if fraction else None
-    bar.update(progress["bytes"] - bar.n)

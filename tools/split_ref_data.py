@@ -1,9 +1,9 @@
-"""Give the reference model its own part of the corpus, as a view that copies nothing.
+"""Give the reference model its own part of the corpus, by links to its shards.
 
     python3 tools/split_ref_data.py BASE_PATH [--shards 240:246]
 
-Reads BASE_PATH/processed_data/pretrain/pile/qwen-1025; writes .../pile_ref/qwen-1025 with hard
-links (symbolic ones where the file system has none). These shards must never be scored.
+Reads BASE_PATH/processed_data/pretrain/pile/qwen-1025, writes .../pile_ref/qwen-1025 with hard
+links (copies where the file system has none). These shards must never be scored.
 """
 
 import sys
@@ -30,7 +30,7 @@ from data_utils.tokenizer import copy_tokenizer
 class Settings:
     """Make the reference model's part of the corpus."""
 
-    base_path: str = flag(".", "folder of processed_data/")
+    base_path: str = flag(".", "folder with processed_data/")
     data_dir: str = flag("processed_data/pretrain/pile/qwen-1025", "the whole corpus")
     save: str = flag("processed_data/pretrain/pile_ref/qwen-1025", "the reference's part")
     shards: str = flag("240:246", "its shards, FIRST:LAST (REF_SHARDS)")
@@ -87,19 +87,12 @@ def split(part: Corpus, output: Output) -> None:
 
 
 def link(source: Path, target: Path) -> None:
-    """Make a hard link, else a relative symbolic link, else a copy.
-
-    Both folders may be reached through links, which a relative link does not lead back through.
-    """
+    """A hard link, where that fails a copy."""
     target.unlink(missing_ok=True)
-    source, target = source.resolve(), target.parent.resolve() / target.name
     try:
-        os.link(source, target)
+        os.link(source.resolve(), target)
     except OSError:
-        try:
-            target.symlink_to(os.path.relpath(source, target.parent))
-        except OSError:
-            copy_file(source, target)
+        copy_file(source, target)
 
 
 if __name__ == "__main__":

@@ -157,32 +157,6 @@ def test_two_thousand_sequences_a_document(tiny_tokenizer):
     assert found[1] == [block] and fast.tokens_dropped == {"A": 4 + 1}
 
 
-def test_every_position_with_and_without_a_next_token(tiny_tokenizer):
-    """The rule alone, on buffers that stop anywhere (those of documents always end in eos)."""
-    tables, seen = sentence_ends(tiny_tokenizer), Counter()
-
-    @settings(max_examples=500)
-    @given(st.binary(min_size=1, max_size=4), st.binary(min_size=1, max_size=12))
-    def agree(kinds, places):
-        buffer = pick(kinds, places)
-        slow = SlowChunker(tiny_tokenizer, 99)
-        expected = [slow.may_end(buffer, i, 99) for i in range(len(buffer))]
-        fast = new_chunker(tiny_tokenizer, tables, 99)
-        assert fast.may_end(np.array(buffer)).tolist() == expected
-        seen.update(slow.branches)
-
-    agree()
-    assert seen["no next token"] > 10
-
-
-def test_a_cut_at_the_last_position_looks_at_the_rest_of_the_buffer(tiny_tokenizer):
-    letter, point, newline = (VOCABULARY.index(piece) for piece in ("a", ".", "Ċ"))
-    fast = new_chunker(tiny_tokenizer, sentence_ends(tiny_tokenizer), 3)
-    # The rest of the buffer follows the third token, and there is no space: no cut at it.
-    found = add(fast, "A", {0: [letter, newline, point, letter, letter]})
-    assert found[0] == [[letter, newline], [point, letter, letter]]
-
-
 def test_literal_end_of_text_is_a_boundary(tokenizer_folder):
     tokenizer = load_tokenizer(tokenizer_folder)
     ids = tokenizer("one two" + make.EOS + "three four", add_special_tokens=False)["input_ids"]

@@ -43,14 +43,3 @@ def test_real_text_is_cut_as_the_rules_say(real):
     assert sequences == [sequence for document in ids for sequence in slow.add("A", document)]
     assert fast.buffers["A"].tolist() == slow.buffers["A"]
     assert slow.branches["newline"] and slow.branches["space, next token inside"]
-
-
-def test_qwen_normalises_to_composed_characters(real):
-    name, tokenizer, _ = real
-
-    def encode(text):
-        return tokenizer(text, add_special_tokens=False)["input_ids"]
-
-    composed, decomposed = "caf\u00e9", "cafe\u0301"
-    assert (encode(composed) == encode(decomposed)) == (name == "qwen3")
-    assert tokenizer.decode(encode(decomposed)) == (composed if name == "qwen3" else decomposed)

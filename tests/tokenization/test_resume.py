@@ -78,7 +78,7 @@ CASES = {
         ["--data-dir", "in/qwen-33", "--target-tokenizer-path", "new", "--workers", "1"],
         (convert, "ROWS", 16),
         "progress.json",
-        {"reading": (Corpus, "runs")}
+        {"reading": (Corpus, "sequences")}
         | ENCODING
         | {
             "joining": (row_converter, "join"),

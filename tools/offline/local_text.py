@@ -1,15 +1,10 @@
 """Real text that is on every machine with this project's packages: documents for the quickstart.
 
-Sources:
-standard library      Python's own .py files
-package code          .py files of the installed packages
-package descriptions  the texts that packages have on the package index (body of METADATA)
-licences              licence, copying and notice files of packages
-manuals               Python's own manual (pydoc's topics), .md and .rst files of packages
-Nothing else on the machine is read. Everything follows from the packages and the seed. Whole
-packages (of the standard library modules) are held out, and of equal texts only the first is
-taken, so no held-out document is a training document. Near copies are not filtered: two versions
-of a licence, or of a file that packages vendor, may be on both sides.
+Python's own .py files and manual (pydoc's topics), and of the installed packages .py, .md and .rst
+files, licences and descriptions (body of METADATA). Nothing else on the machine is read. Everything
+follows from the packages and the seed. Whole packages (of the standard library modules) are held
+out, and of equal texts only the first is taken, so no held-out document is a training document.
+Near copies (versions of a licence, vendored files) are not filtered and may be on both sides.
 """
 
 import hashlib
@@ -47,10 +42,7 @@ class Document:
         return {"text": self.text, "meta": meta}
 
 
-Mix = tuple[list[Document], Counter[str]]  # taken, and how many texts were left out, by reason
-
-
-def draw(seed: int, train_bytes: int, heldout_bytes: int) -> tuple[Mix, Mix]:
+def draw(seed: int, train_bytes: int, heldout_bytes: int) -> tuple[list[Document], list[Document]]:
     """Training and held-out documents of about so many bytes, fewer if there are no more."""
     train, heldout, seen = [], [], set()
     for text in candidates():
@@ -106,7 +98,7 @@ def package_of(name: Path) -> str:
 
 
 def order_key(seed: int, *names: str) -> float:
-    """A number in [0, 1) that looks random and does not depend on what else is installed."""
+    """A pseudorandom number in [0, 1) that does not depend on what else is installed."""
     digest = hashlib.sha256("\0".join([str(seed), *names]).encode()).digest()
     return int.from_bytes(digest[:8]) / 2**64
 
@@ -121,7 +113,7 @@ def in_turn(texts: Iterable[Document], seed: int) -> Iterator[Document]:
     return (text for *_, text in sorted(places, key=lambda place: place[:2]))
 
 
-def take(texts: Iterable[Document], seed: int, max_bytes: int, seen: set[str]) -> Mix:
+def take(texts: Iterable[Document], seed: int, max_bytes: int, seen: set[str]) -> list[Document]:
     """Documents until there are enough, always from the source with the fewest bytes so far.
 
     seen: texts that are not taken again; those taken are added. A source that runs dry leaves its
@@ -131,7 +123,7 @@ def take(texts: Iterable[Document], seed: int, max_bytes: int, seen: set[str]) -
     for text in texts:
         by_source[text.source].append(text)
     queues = {source: in_turn(by_source[source], seed) for source in sorted(by_source)}
-    taken, left_out, sizes = [], Counter(), Counter(dict.fromkeys(queues, 0))
+    taken, sizes = [], Counter(dict.fromkeys(queues, 0))
     while queues and sizes.total() < max_bytes:
         source = min(queues, key=sizes.__getitem__)
         document = next(queues[source], None)
@@ -139,40 +131,28 @@ def take(texts: Iterable[Document], seed: int, max_bytes: int, seen: set[str]) -
             del queues[source]
             continue
         text = read(document)
-        reason = unfit(text, seen)
-        if reason:
-            left_out[reason] += 1
+        if len(text.strip()) < MIN_CHARACTERS or text in seen or "\0" in text:
             continue
-        seen.add(text)
-        sizes[source] += len(text.encode())
-        taken.append(replace(document, text=text))
+        size = len(text.encode())
+        if size <= MAX_BYTES:
+            seen.add(text)
+            sizes[source] += size
+            taken.append(replace(document, text=text))
     if not queues:
         print(f"there are no more than {sizes.total():,} bytes")
     random.Random(seed).shuffle(taken)
-    return taken, left_out
+    return taken
 
 
-def read(document: Document) -> str | None:
-    """Its text, of METADATA the body; None if it is unreadable or not UTF-8 text."""
+def read(document: Document) -> str:
+    """Its text, of METADATA the body; "" if it is unreadable or not UTF-8 text."""
     text = document.text
     if isinstance(text, Path):
         try:
             text = text.read_bytes().decode("utf-8")
         except (OSError, UnicodeDecodeError):
-            return None
-    text = text.partition("\n\n")[2].strip("\n") if document.source == DESCRIPTIONS else text
-    return None if "\0" in text else text
-
-
-def unfit(text: str | None, seen: set[str]) -> str:
-    """Why a text is not taken, or ""."""
-    if text is None:
-        return "not UTF-8 text"
-    if len(text.strip()) < MIN_CHARACTERS:
-        return f"under {MIN_CHARACTERS} characters"
-    if len(text.encode()) > MAX_BYTES:
-        return f"over {MAX_BYTES} bytes"
-    return "equal to another" if text in seen else ""
+            return ""
+    return text.partition("\n\n")[2].strip("\n") if document.source == DESCRIPTIONS else text
 
 
 def plant_noise(documents: list[Document], share: float, seed: int) -> list[Document]:
@@ -182,13 +162,11 @@ def plant_noise(documents: list[Document], share: float, seed: int) -> list[Docu
     share of the tokens is close to it too, in every source.
     """
     start = random.Random(seed).random()
-    order = sorted(
-        range(len(documents)), key=lambda n: (documents[n].source, len(documents[n].text))
-    )
     planted = list(documents)
-    for place, number in enumerate(order):
+    order = sorted(enumerate(documents), key=lambda pair: (pair[1].source, len(pair[1].text)))
+    for place, (number, document) in enumerate(order):
         if int((place + 1) * share + start) > int(place * share + start):
-            planted[number] = shuffled(documents[number], seed)
+            planted[number] = shuffled(document, seed)
     return planted
 
 

