@@ -179,8 +179,7 @@ class ElasticJob:
         if self.is_done():
             print(f"{self.output.folder} is there already")
             return None
-        with lock(self.output.folder, wait=True):  # of two different jobs the second is refused
-            self.output.begin()
+        self.begin()
         missing = set(self.blocks.missing())
         for block in set(range(self.files.count)) - missing:
             self.files.check(block)
@@ -188,6 +187,11 @@ class ElasticJob:
             self.blocks.require_place()
             self._work(*load())
         return self._finish(examine, counts)
+
+    def begin(self) -> None:
+        """Make the output's folder ready; of two different jobs the second is refused."""
+        with lock(self.output.folder, wait=True):
+            self.output.begin()
 
     def _work(self, compute: Compute, made_on: str) -> None:
         bar = tqdm(

@@ -28,7 +28,7 @@ FLOORS = (
     {"tokenization": 22, "cluster": 76},
     {"pretrain": 76},
     {"miniplm": 62},
-    {"reports": 44},
+    {"reports": 44, "baselines": 84},
     {"eval": 16, "tools": 84},
     {"experiments": 16},
     {"scripts": 36, "figures": 61, "benchmarks": 86},

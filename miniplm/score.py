@@ -100,9 +100,14 @@ def main() -> None:
     settings = parse(Settings, positional="base_path")
     if launched():
         die_with_launcher()
+    stopped_by_signals(lambda stop: score(settings, stop))
+
+
+def stopped_by_signals(work: Callable[[Stop], None]) -> None:
+    """Do the work; Stopped if a signal ends it."""
     stop = Stop(at_once=True)
     try:
-        score(settings, stop)
+        work(stop)
     except BaseException as error:
         # Whatever it became on its way: a library may turn it into an error of its own.
         if stop.received:
@@ -158,6 +163,12 @@ def score(settings: Settings, stop: Stop) -> None:
 
 def load(scoring: Scoring, settings: Settings, stop: Stop) -> tuple[Compute, str]:
     """(the function that scores a block's rows, device and precision)."""
+    model, made_on = load_model_of(scoring, settings)
+    return functools.partial(score_rows, model, scoring, settings.tokens_per_batch, stop), made_on
+
+
+def load_model_of(scoring: Scoring, settings: Settings) -> tuple[torch.nn.Module, str]:
+    """(the model on its device, device and precision); says what is going to be done."""
     cuda = torch.cuda.is_available()
     device = torch.device(f"cuda:{local_rank()}" if cuda else "cpu")
     precision = resolve_precision(settings.precision)
@@ -174,7 +185,7 @@ def load(scoring: Scoring, settings: Settings, stop: Stop) -> tuple[Compute, str
         f"{len(blocks.missing())} of {blocks.count} blocks to do",
         flush=True,
     )
-    return functools.partial(score_rows, model, scoring, settings.tokens_per_batch, stop), made_on
+    return model, made_on
 
 
 def score_rows(
@@ -194,17 +205,23 @@ def score_rows(
     with stop.deferred(), contextlib.closing(batches):
         for at, batch_sums, batch_counts in batches:
             sums[at], counts[at] = batch_sums, batch_counts
-            bad = first_bad(batch_sums, batch_counts)
-            if bad is not None:
-                raise ArtefactError(
-                    f"the model's score is {batch_sums[bad]} for "
-                    f"{scoring.corpus.describe(rows[at[bad]])}",
-                    where=scoring.model_folder,
-                    fix="use PRECISION=bf16 or fp32, or another model; finished blocks are kept",
-                )
+            refuse_non_finite(scoring, rows[at], batch_sums, batch_counts)
             advance(len(at))
             stop.check()
     return {"sum": sums, "count": counts}
+
+
+def refuse_non_finite(
+    scoring: Scoring, rows: np.ndarray, sums: np.ndarray, counts: np.ndarray
+) -> None:
+    """ArtefactError that names the first of the rows whose sum is not finite."""
+    bad = first_bad(sums, counts)
+    if bad is not None:
+        raise ArtefactError(
+            f"the model's score is {sums[bad]} for {scoring.corpus.describe(rows[bad])}",
+            where=scoring.model_folder,
+            fix="use PRECISION=bf16 or fp32, or another model; finished blocks are kept",
+        )
 
 
 if __name__ == "__main__":

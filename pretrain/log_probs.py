@@ -39,9 +39,34 @@ def row_log_probs(
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yields (positions in rows, sums, counts) for each batch.
 
-    sums: natural log-probabilities summed over the counted positions, float32; counts: int32. The
-    next batches are read, padded and copied into pinned memory while the model runs. InputError for
-    ids that the model does not have.
+    sums: natural log-probabilities summed over the counted positions, float32; counts: int32.
+    InputError for ids that the model does not have.
+    """
+    head = head_weight(model)
+    states = counted_states(model, corpus, rows, eos_id, tokens_per_batch)
+    with contextlib.closing(states):
+        for batch, hidden in states:
+            yield batch.at, label_sums(batch, hidden, head), batch.counts
+
+
+def label_sums(batch: "Batch", hidden: torch.Tensor, head: torch.Tensor) -> np.ndarray:
+    """Log-probabilities of the labels summed over each row's counted positions, [B] float32."""
+    if not len(batch.labels):
+        return np.zeros(len(batch.at), np.float32)
+    labels, places = (t.to(hidden.device) for t in (batch.labels, batch.places))
+    found = torch.zeros(batch.inputs.shape, dtype=torch.float32, device=hidden.device)
+    found.view(-1)[places] = label_log_probs(hidden, head, labels)
+    return found.sum(dim=1).cpu().numpy()
+
+
+@torch.inference_mode()
+def counted_states(
+    model: nn.Module, corpus: Corpus, rows: np.ndarray, eos_id: int, tokens_per_batch: int
+) -> Iterator[tuple["Batch", torch.Tensor]]:
+    """Yields (batch, hidden states of its counted positions [N, H]), row after row.
+
+    The next batches are read, padded and copied into pinned memory while the model runs. The
+    batches depend on the rows and the budget alone.
     """
     device = next(model.parameters()).device
     head = head_weight(model)
@@ -54,15 +79,12 @@ def row_log_probs(
     batches = batches_by_length(corpus.lengths(rows), rows, tokens_per_batch)
     with contextlib.closing(in_thread(read, batches, AHEAD)) as prepared:
         for batch in prepared:
-            sums = torch.zeros(len(batch.at), dtype=torch.float32)
+            hidden = head.new_empty(0, head.shape[1])
             if len(batch.labels):
                 inputs = batch.inputs.to(device, non_blocking=True)
-                places, labels = (t.to(device, non_blocking=True) for t in batch[2:4])
+                places = batch.places.to(device, non_blocking=True)
                 hidden = hidden_states(model, inputs).flatten(0, 1)[places]
-                found = torch.zeros(inputs.shape, dtype=torch.float32, device=device)
-                found.view(-1)[places] = label_log_probs(hidden, head, labels)
-                sums = found.sum(dim=1).cpu()
-            yield batch.at, sums.numpy(), batch.counts
+            yield batch, hidden
 
 
 class Batch(NamedTuple):

@@ -98,14 +98,19 @@ train() {
 # distill: pre-training with a teacher online.
 distill() {
   OBJECTIVE=${OBJECTIVE:-vanilla_kd}
-  train TEACHER_PATH KD_RATIO KD_SCHEDULE TEMPERATURE REVERSE_KL KD_SKIP_ENTROPY
+  train TEACHER_PATH TEACHER_CACHE KD_RATIO KD_SCHEDULE TEMPERATURE REVERSE_KL KD_SKIP_ENTROPY
 }
 
-# score: miniplm/score.py, scores with one model.
+# score: miniplm/score.py, scores with one model; KD_CACHE=true stores the model in the same pass.
 score() {
+  local settings=(MODEL_PATH DATA_DIR TOKENIZER_PATH SAVE SHARDS BLOCK_SIZE TOKENS_PER_BATCH
+    PRECISION ATTENTION COMPILE ALLOW_REFERENCE_DATA)
   PROCESSES=$(processes)
-  launch miniplm/score.py MODEL_PATH DATA_DIR TOKENIZER_PATH SAVE SHARDS BLOCK_SIZE \
-    TOKENS_PER_BATCH PRECISION ATTENTION COMPILE ALLOW_REFERENCE_DATA
+  if [[ ${KD_CACHE:-false} == true ]]; then
+    CACHE=${CACHE:-results/kd_cache/$DATA_NAME/$CORPUS_NAME/$TEACHER_NAME}
+    launch baselines/teacher_cache.py "${settings[@]}" CACHE KIND DRAWS SYSTEMATIC SEED
+  fi
+  launch miniplm/score.py "${settings[@]}"
 }
 
 # tokenize: tools/process_data/tokenize_pile.py, text to a corpus.

@@ -1,27 +1,30 @@
 """Vanilla KD: the language-modelling loss mixed with the distance to a live teacher.
 
 loss = (1 - share) x lm_loss + share x kd_loss, share = KD_RATIO (the paper, arXiv 2410.17215, has
-0.5 at temperature 1). metrics.jsonl has lm_loss, kd_loss, kd_entropy (the teacher's entropy) and
-kl. The logits of both models exist for one chunk of tokens at a time.
+0.5 at temperature 1). metrics.jsonl has lm_loss, kd_loss and, of a live teacher, kd_entropy (its
+entropy) and kl. The logits of both models exist for one chunk of tokens at a time. With
+TEACHER_CACHE no teacher is loaded: the reader's thread reads what is stored of it.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import nn
 
 from data_utils import artefact
 from data_utils.corpus import Corpus
-from data_utils.errors import InputError
-from data_utils.flags import flag, under
+from data_utils.errors import ArtefactError, InputError
+from data_utils.flags import base_folder, flag, under
+from data_utils.teacher_cache import TeacherCache
 from data_utils.tokenizer import load_tokenizer, vocabulary_size
 from pretrain import objective
 from pretrain.belonging import require_belonging
-from pretrain.distillation import live_rule, teacher_entropy
+from pretrain.distillation import live_rule, stored_rule, teacher_entropy
 from pretrain.flops import forward_flops
-from pretrain.losses import head_loss, inputs_and_labels, sequence_mean_weights
+from pretrain.losses import Rule, head_loss, inputs_and_labels, sequence_mean_weights
 from pretrain.models import GET_MODEL, head_weight, hidden_states, load_model
 from pretrain.schedule import warmup_stable_decay
 from pretrain.settings import TrainSettings
@@ -32,6 +35,7 @@ class Settings(TrainSettings):
     """Pre-train a student on a corpus with the help of a teacher."""
 
     teacher_path: str = flag("checkpoints/qwen/1.8B", "the teacher")
+    teacher_cache: str = flag("", "a stored teacher (baselines/teacher_cache.py) instead")
     kd_ratio: float = flag(0.5, "share of the distance to the teacher in the loss")
     kd_schedule: Literal["constant", "wsd"] = flag(
         "constant", "wsd: the share warms up, stays and decays, as a learning rate does"
@@ -52,17 +56,27 @@ class Settings(TrainSettings):
             raise ValueError(
                 f"--kd-skip-entropy must be at least 0 and below 1, not {self.kd_skip_entropy}"
             )
+        live_only = self.temperature != 1 or self.reverse_kl or self.kd_skip_entropy
+        if self.teacher_cache and live_only:
+            raise ValueError(
+                "--temperature, --reverse-kl and --kd-skip-entropy need a live teacher, not "
+                "--teacher-cache"
+            )
 
 
 class Objective(objective.Objective):
-    """A frozen teacher beside the student, in the student's precision."""
+    """A frozen teacher beside the student, in the student's precision, or its stored part."""
 
     Settings = Settings
-    FREE = frozenset({"teacher_path"})
+    FREE = frozenset({"teacher_path", "teacher_cache"})
 
     @classmethod
     def inputs(cls, settings: Settings, base: Path, corpus: Corpus) -> dict:
-        """The teacher; one of another tokenizer or with too few positions is an InputError."""
+        """The teacher, or what is stored of it; InputError if it does not belong to the corpus."""
+        if settings.teacher_cache:
+            cache = TeacherCache(under(base, settings.teacher_cache), corpus)
+            cache.sources(np.arange(min(len(corpus), 1)))
+            return {"teacher_cache": (cache.folder, cache.manifest.identity)}
         folder = under(base, settings.teacher_path)
         identity = artefact.identity(folder, "model", GET_MODEL.replace("MODEL", "TEACHER"))
         require_belonging(corpus, folder)
@@ -70,13 +84,26 @@ class Objective(objective.Objective):
 
     def __init__(self, student: nn.Module, context: objective.Context) -> None:
         super().__init__(student, context)
-        settings, device = context.settings, context.processes.device
-        base = Path(settings.base_path)
+        settings = context.settings
+        base = base_folder(settings.base_path)
+        self.share, self.vocab = settings.kd_ratio, head_weight(student).shape[0]
+        self.teacher = self.cache = None
+        if settings.teacher_cache:
+            self.cache = TeacherCache(under(base, settings.teacher_cache), context.corpus)
+            if context.processes.first:
+                print(self.cache.summary(), flush=True)
+            return
         folder = under(base, settings.teacher_path)
         teacher = load_model(folder, settings.precision, settings.attention)
-        self.teacher = teacher.eval().requires_grad_(False).to(device)
+        self.teacher = teacher.eval().requires_grad_(False).to(context.processes.device)
         self.vocab = common_vocabulary(student, self.teacher, context)
-        self.share = settings.kd_ratio
+
+    def columns(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """What is stored of the teacher at these rows."""
+        if self.cache is None:
+            return {}
+        names = ("teacher_counts", "teacher_ids", "teacher_probabilities")
+        return dict(zip(names, self.cache.targets(rows), strict=True))
 
     def begin_step(self, step: int, batch: objective.Batch) -> objective.Batch:
         """Set the share of kd_loss in this step's loss."""
@@ -91,32 +118,55 @@ class Objective(objective.Objective):
         inputs, labels, counted = inputs_and_labels(
             micro["tokens"], micro["lengths"], self.context.eos_id
         )
-        settings = self.context.settings
-        with torch.no_grad():
-            teacher_hidden = hidden_states(self.teacher, inputs).flatten(0, 1)
-        weights = sequence_mean_weights(counted).flatten()
-        head = head_weight(self.teacher)[: self.vocab]
-        share = torch.full_like(weights, self.share)
-        if settings.kd_skip_entropy:
-            at = counted.flatten().nonzero().squeeze(1)
-            entropy = teacher_entropy(teacher_hidden[at], head, settings.temperature)
-            lowest = entropy.argsort(stable=True)[: int(settings.kd_skip_entropy * len(at))]
-            share[at[lowest]] = 0.0
-        rule = live_rule(
-            labels.flatten(),
-            share,
-            teacher_hidden,
-            head,
-            settings.temperature,
-            reverse=settings.reverse_kl,
-        )
+        labels, weights = labels.flatten(), sequence_mean_weights(counted).flatten()
+        if self.cache is None:
+            rule = self.live(inputs, labels, counted.flatten())
+        else:
+            rule = self.stored(micro, labels, counted)
         hidden = hidden_states(self.student, inputs).flatten(0, 1)
         return head_loss(hidden, head_weight(self.student)[: self.vocab], weights, rule)
 
+    def live(self, inputs: torch.Tensor, labels: torch.Tensor, counted: torch.Tensor) -> Rule:
+        """Against the live teacher's whole distribution."""
+        settings = self.context.settings
+        with torch.no_grad():
+            hidden = hidden_states(self.teacher, inputs).flatten(0, 1)
+        head = head_weight(self.teacher)[: self.vocab]
+        share = torch.full(labels.shape, self.share, device=labels.device)
+        if settings.kd_skip_entropy:
+            at = counted.nonzero().squeeze(1)
+            entropy = teacher_entropy(hidden[at], head, settings.temperature)
+            lowest = entropy.argsort(stable=True)[: int(settings.kd_skip_entropy * len(at))]
+            share[at[lowest]] = 0.0
+        return live_rule(
+            labels, share, hidden, head, settings.temperature, reverse=settings.reverse_kl
+        )
+
+    def stored(self, micro: objective.Batch, labels: torch.Tensor, counted: torch.Tensor) -> Rule:
+        """Against what is stored of the teacher, which must have counted the same positions."""
+        counts, ids, probabilities = (
+            micro[f"teacher_{name}"] for name in ("counts", "ids", "probabilities")
+        )
+        if not torch.equal(counts, counted.sum(dim=1)):
+            raise ArtefactError(
+                "the stored teacher has counted other positions of these rows than training",
+                where=self.cache.folder,
+                fix="store it again for this corpus",
+            )
+        there = torch.arange(ids.shape[1], device=ids.device) < counts[:, None]
+        at = counted.flatten().nonzero().squeeze(1)
+        full_ids = ids.new_zeros(len(labels), ids.shape[2])
+        full = probabilities.new_zeros(full_ids.shape)
+        full_ids[at], full[at] = ids[there], probabilities[there]
+        share = torch.full(labels.shape, self.share, device=labels.device)
+        return stored_rule(labels, share, full_ids, full, remainder=self.cache.top_k)
+
     def flops(self, tokens: float, mean_length: float) -> float:
-        """The student's, and one forward pass of the teacher."""
-        teacher = forward_flops(self.teacher, mean_length) * tokens
-        return super().flops(tokens, mean_length) + teacher
+        """The student's, and of a live teacher one forward pass."""
+        student = super().flops(tokens, mean_length)
+        if self.teacher is None:
+            return student
+        return student + forward_flops(self.teacher, mean_length) * tokens
 
 
 def common_vocabulary(student: nn.Module, teacher: nn.Module, context: objective.Context) -> int:

@@ -58,7 +58,7 @@ def objective_of(student, teacher, **settings) -> Objective:
     plain = {"temperature": 1.0, "reverse_kl": False, "kd_skip_entropy": 0.0, "kd_ratio": 0.5}
     found = Objective.__new__(Objective)
     found.student, found.teacher, found.share = student, teacher, 0.5
-    found.vocab = student.config.vocab_size
+    found.vocab, found.cache = student.config.vocab_size, None
     found.context = SimpleNamespace(settings=SimpleNamespace(**plain | settings), eos_id=EOS)
     return found
 

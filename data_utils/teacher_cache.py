@@ -1,0 +1,161 @@
+"""A stored teacher: for each counted position of a corpus, ids drawn by it, or its top k.
+
+The blocks of an elastic job (data_utils/elastic.py). Beside `count` (int32, counted positions of
+each row) a store of draws has `entries` (uint8, distinct ids of each counted position) and `packed`
+(uint8 [all entries, 3]: id x 64 + number of draws as a little-endian number of 24 bits: ids up to
+262,143, at most 63 draws). A store of the top k has `ids` (int32 [positions, k]) and
+`probabilities` (float16 [positions, k]).
+"""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from data_utils import artefact
+from data_utils.blocks import block_path
+from data_utils.corpus import Corpus
+from data_utils.elastic import FILL, Arrays, BlockFiles, digest
+from data_utils.errors import ArtefactError, InputError
+
+KINDS = {"draws": "teacher draws", "top-k": "teacher top-k"}
+MOST_DRAWS, MOST_IDS = 63, 1 << 18
+FIX = "make it with scripts/vanilla_kd/cache_teacher.sh for this corpus and its shards"
+
+
+def pack(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(entries uint8 [n], packed uint8 [all entries, 3]) of drawn ids [n, draws], ascending."""
+    assert ids.size == 0 or (ids.shape[1] <= MOST_DRAWS and ids.max() < MOST_IDS)
+    first = np.ones(ids.shape, bool)
+    first[:, 1:] = ids[:, 1:] != ids[:, :-1]
+    starts = np.flatnonzero(first)
+    draws = np.diff(np.append(starts, ids.size))
+    numbers = (ids.ravel()[starts] * 64 + draws).astype("<u4")
+    packed = numbers.view(np.uint8).reshape(-1, 4)[:, :3]
+    return first.sum(axis=1, dtype=np.uint8), np.ascontiguousarray(packed)
+
+
+def unpack(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(ids int64, numbers of draws int64) of packed entries [n, 3], [n] each."""
+    wide = np.zeros((len(packed), 4), np.uint8)
+    wide[:, :3] = packed
+    numbers = wide.view("<u4")[:, 0].astype(np.int64)
+    return numbers >> 6, numbers & 63
+
+
+class TeacherCache:
+    """A finished store, read by rows of a corpus that it was made for or that was selected from it.
+
+    Raises InputError for another corpus or tokenizer, ArtefactError for damage and missing rows.
+    """
+
+    def __init__(self, folder: Path, corpus: Corpus) -> None:
+        manifest = artefact.require(folder, "scores", FIX)
+        if manifest is None or manifest.content.get("type") not in KINDS.values():
+            raise InputError("this is not a stored teacher", where=folder, fix=FIX)
+        self.folder, self.manifest, self.corpus = folder, manifest, corpus
+        self.top_k = manifest.content["type"] == KINDS["top-k"]
+        self.files = BlockFiles.of(manifest)
+        cached = manifest.input_fingerprint("corpus")
+        source = corpus.manifest.input_fingerprint("corpus") if corpus.manifest else None
+        self.selected = corpus.identity["fingerprint"] != cached
+        if self.selected and source != cached:
+            raise InputError(
+                "the stored teacher is of another corpus",
+                where=folder,
+                expected=f"corpus {corpus.identity['fingerprint'][:12]}, or what it was made from",
+                found=cached[:12],
+                fix=FIX,
+            )
+        mine, theirs = corpus.carried().get("tokenizer"), manifest.content.get("tokenizer")
+        if mine != theirs:
+            raise InputError("the stored teacher has another tokenizer", where=folder, fix=FIX)
+        self._index = lru_cache(maxsize=None)(self._read_index)
+
+    def summary(self) -> str:
+        """What it keeps of the teacher, for people."""
+        content, counts = self.manifest.content, self.manifest.counts
+        each = counts["entries"] / max(counts["counted_tokens"], 1)
+        kept = "the most probable" if self.top_k else f"{content['draws']} draws,"
+        return f"stored teacher {self.folder}: {kept} {each:.1f} ids per token on average"
+
+    def sources(self, rows: np.ndarray) -> np.ndarray:
+        """The numbers of rows of the corpus in the corpus that the teacher has read."""
+        if not self.selected:
+            return self.corpus.first_row + rows
+        found = self.corpus.side("source_row", rows)
+        if found is None:
+            raise InputError(
+                "the corpus does not say which rows it was selected from (source_row_K.npy)",
+                where=self.corpus.folder,
+                fix="select it again",
+            )
+        return found
+
+    def targets(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(counts int64 [n], ids int64 [n, C, E], probabilities float32 [n, C, E]) of rows [n].
+
+        C is the longest of the counts, E the most entries of a position; the rest is 0.
+        """
+        found = [self._row(int(row)) for row in self.sources(rows) - self.files.first_row]
+        counts = np.array([len(entries) for entries, _, _ in found])
+        shape = len(rows), counts.max(initial=0), max(int(e.max(initial=0)) for e, _, _ in found)
+        ids, probabilities = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+        for at, (entries, row_ids, row_probabilities) in enumerate(found):
+            there = np.arange(shape[2]) < entries[:, None]
+            ids[at, : counts[at]][there] = row_ids
+            probabilities[at, : counts[at]][there] = row_probabilities
+        return counts, ids, probabilities
+
+    def _row(self, row: int) -> Arrays:
+        """(entries of each position, ids and probabilities of all of them, back to back)."""
+        if not 0 <= row < self.files.rows:
+            raise ArtefactError(
+                f"the stored teacher has no row {self.files.first_row + row} of its corpus",
+                where=self.folder,
+                fix=FIX,
+            )
+        block, local = divmod(row, self.files.block_size)
+        arrays, positions, starts = self._index(block)
+        at = slice(positions[local], positions[local + 1])
+        if self.top_k:
+            k = arrays["ids"].shape[1]
+            ids, values = arrays["ids"][at], arrays["probabilities"][at]
+            return np.full(len(ids), k), ids.ravel(), values.ravel()
+        entries = arrays["entries"][at]
+        ids, draws = unpack(arrays["packed"][starts[local] : starts[local + 1]])
+        return entries, ids, draws / np.float32(self.manifest.content["draws"])
+
+    def _read_index(self, block: int) -> tuple[Arrays, np.ndarray, np.ndarray | None]:
+        """A block's arrays as memory maps, and where each of its rows begins in them.
+
+        Its checksum is compared on this first use.
+        """
+        fix = FILL.format(f" and {artefact.MANIFEST}")
+        about = self.files.check(block, fix)
+        arrays = mapped(block_path(self.folder, block))
+        if digest(arrays) != about["sha256"]:
+            raise ArtefactError(
+                "the block's checksum does not hold", where=block_path(self.folder, block), fix=fix
+            )
+        positions = np.append(0, np.cumsum(arrays["count"], dtype=np.int64))
+        if self.top_k:
+            return arrays, positions, None
+        entries = np.append(0, np.cumsum(arrays["entries"], dtype=np.int64))
+        return arrays, positions, entries[positions]
+
+
+def mapped(path: Path) -> Arrays:
+    """The arrays of a safetensors file as read-only memory maps."""
+    types = {"I32": "<i4", "U8": "u1", "F16": "<f2", "F32": "<f4"}
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    header.pop("__metadata__", None)
+    data = np.memmap(path, np.uint8, "r", offset=8 + length)
+    found = {}
+    for name, entry in header.items():
+        stretch = data[slice(*entry["data_offsets"])]
+        found[name] = stretch.view(types[entry["dtype"]]).reshape(entry["shape"])
+    return found

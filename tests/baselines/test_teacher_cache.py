@@ -1,0 +1,176 @@
+"""A stored teacher: its format, its stage, training on it, and what is refused.
+
+.venv/bin/python -m pytest tests/baselines/test_teacher_cache.py
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_utils import artefact
+from data_utils.corpus import Corpus
+from data_utils.errors import ArtefactError, InputError
+from data_utils.teacher_cache import TeacherCache, pack, unpack
+from pretrain.log_probs import counted_states
+from pretrain.models import head_weight, load_model
+from tests import make, programs
+from tests.pretrain.runs import EOS, VOCAB, column, flags, make_base
+
+BLOCK = {"BLOCK_SIZE": 16, "TOKENS_PER_BATCH": 128, "SHARDS": "0:9", "DATA_DIR": "corpus"}
+TEACHER = {**BLOCK, "MODEL_PATH": "teacher", "SAVE": "scores/teacher"}
+HALF = "processed_data/pretrain/half/bpe-33"
+
+
+def test_packing_keeps_ids_and_counts():
+    ids = np.array([[0] * 63, [262_143] * 63, [5] + [151_935] * 62, list(range(63))])
+    entries, packed = pack(ids)
+    assert entries.tolist() == [1, 1, 2, 63] and packed.shape == (67, 3)
+    found, draws = unpack(packed)
+    assert np.array_equal(np.repeat(found, draws), ids.ravel())
+
+
+def store(base: Path, save: str, *more: object, scores: str = "scores/teacher") -> Path:
+    words = programs.flags({**TEACHER, "SAVE": scores, "CACHE": save, "DRAWS": 20})
+    run = programs.call(base, "baselines.teacher_cache", base, *words, *more)
+    assert run.code == 0, run.errors
+    assert "GB in" in run.output and "ids per token" in run.output
+    return base / save
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory) -> Path:
+    """A corpus with a stored teacher, and the half that difference sampling keeps of it."""
+    base = make_base(tmp_path_factory.mktemp("base path"))
+    for name, hidden in (("teacher", 48), ("reference", 32)):
+        config = make.qwen_config(VOCAB, hidden=hidden)
+        make.save_model(base / name, config, hidden, base / "tokenizer")
+    store(base, "cache")
+    reference = {**BLOCK, "MODEL_PATH": "reference", "SAVE": "scores/reference"}
+    names = ["--scores", "scores", "--teacher-name", "teacher", "--ref-name", "reference"]
+    for module, words in (
+        ("miniplm.score", programs.flags(reference)),
+        ("miniplm.difference", [*names, "--allow-weaker-teacher", "true"]),
+        ("miniplm.selection", ["0.5", "--data-dir", "corpus", "--save", HALF, *names]),
+    ):
+        run = programs.call(base, module, base, *words)
+        assert run.code == 0, run.errors
+    return base
+
+
+def blocks(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+
+
+def test_the_scores_of_the_same_pass_are_those_of_scoring(base):
+    words = programs.flags({**TEACHER, "SAVE": "alone"})
+    run = programs.call(base, "miniplm.score", base, *words)
+    assert run.code == 0, run.errors
+    assert blocks(base / "alone") == blocks(base / "scores/teacher") != {}
+    found, expected = (artefact.read_manifest(base / n) for n in ("scores/teacher", "alone"))
+    assert found.fingerprint == expected.fingerprint
+
+
+def test_the_bytes_do_not_depend_on_the_workers(base):
+    words = programs.flags({**TEACHER, "SAVE": "two scores", "CACHE": "two", "DRAWS": 20})
+    two = [programs.start(base, "baselines.teacher_cache", base, *words) for _ in range(2)]
+    assert [run.wait().code for run in two] == [0, 0], [run.errors for run in two]
+    assert blocks(base / "two") == blocks(base / "cache") != {}
+    assert blocks(base / "two scores") == blocks(base / "scores/teacher")
+
+
+def test_draws_have_the_teachers_distribution(base):
+    """20 systematic draws: each count is within 1 of 20 times its probability."""
+    corpus = Corpus(base / "corpus")
+    counts, ids, probabilities = TeacherCache(base / "cache", corpus).targets(
+        np.arange(len(corpus))
+    )
+    teacher = load_model(base / "teacher", "fp32", "sdpa").eval()
+    checked = 0
+    for batch, hidden in counted_states(teacher, corpus, np.arange(len(corpus)), EOS, 128):
+        t = (hidden @ head_weight(teacher).detach().T).softmax(1).numpy()
+        at = 0
+        for row, count in zip(batch.at, batch.counts, strict=True):
+            assert counts[row] == count
+            for position in range(count):
+                drawn = np.zeros(VOCAB)
+                np.add.at(drawn, ids[row, position], probabilities[row, position])
+                assert drawn.sum() == pytest.approx(1)
+                assert np.abs(20 * (drawn - t[at])).max() < 1 + 1e-3
+                at, checked = at + 1, checked + 1
+    assert checked == counts.sum() > 300
+
+
+def test_a_selected_corpus_finds_its_rows(base):
+    half, whole = Corpus(base / HALF), Corpus(base / "corpus")
+    rows = np.array([3, 0, 7])
+    found = TeacherCache(base / "cache", half).targets(rows)
+    expected = TeacherCache(base / "cache", whole).targets(half.side("source_row", rows))
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_all_ids_of_the_top_k_are_the_live_teacher(base):
+    store(base, "top", "--kind", "top-k", "--draws", "63")
+    counts, ids, probabilities = TeacherCache(base / "top", Corpus(base / "corpus")).targets(
+        np.arange(4)
+    )
+    assert ids.shape[2] == 63 and (np.diff(probabilities[0, : counts[0]], axis=1) <= 0).all()
+    assert ids[0, 0].size == len(set(ids[0, 0].tolist()))
+
+
+KD = {"OBJECTIVE": "vanilla_kd", "TEACHER_CACHE": "cache"}
+
+
+@pytest.mark.parametrize("corpus", ["corpus", HALF])
+def test_training_needs_no_teacher(base, corpus):
+    hidden = shutil.move(base / "teacher", base / "hidden")
+    try:
+        save = f"from {Path(corpus).parts[0]}"
+        words = flags(SAVE=save, DATA_DIR=corpus, **KD)
+        run = programs.call(base, "pretrain.train", base, *words)
+        assert run.code == 0 and "stored teacher" in run.output, run.errors
+        words = flags(SAVE=f"{save}, stopped", DATA_DIR=corpus, **KD)
+        for more in (["--stop-step", 5], ["--micro-batch", 1]):
+            run = programs.call(base, "pretrain.train", base, *words, *more)
+            assert run.code == 0, run.errors
+    finally:
+        shutil.move(hidden, base / "teacher")
+    for name in ("loss", "lm_loss", "kd_loss"):
+        found = column(base / f"{save}, stopped", name)
+        assert np.allclose(found, column(base / save, name), rtol=1e-5)
+    assert len(set(column(base / save, "kd_loss"))) > 5
+
+
+def test_another_corpus_or_tokenizer_is_refused(base, tmp_path):
+    with pytest.raises(InputError, match="another corpus"):
+        TeacherCache(base / "cache", Corpus(base / "held out"))
+    copy = shutil.copytree(base / "cache", tmp_path / "cache")
+    manifest = artefact.read_manifest(copy)
+    manifest.content["tokenizer"] = "0" * 64
+    (copy / "manifest.json").unlink()
+    json_of = {k: v for k, v in vars(manifest).items() if k != "folder"}
+    (copy / "manifest.json").write_text(
+        json.dumps({"fingerprint": manifest.fingerprint, **json_of}, default=str)
+    )
+    with pytest.raises(InputError, match="another tokenizer"):
+        TeacherCache(copy, Corpus(base / "corpus"))
+    words = [*flags(SAVE="x", **KD), "--temperature", "2"]
+    programs.one_message(programs.call(base, "pretrain.train", base, *words), 2, "--temperature")
+
+
+def test_a_missing_row_and_a_damaged_block_are_named(base, tmp_path):
+    corpus = Corpus(base / "corpus")
+    cache = TeacherCache(base / "cache", corpus)
+    with pytest.raises(ArtefactError, match=f"no row {len(corpus)}"):
+        cache._row(len(corpus))
+    copy = shutil.copytree(base / "cache", tmp_path / "cache")
+    path = copy / "block_000001.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    damaged = TeacherCache(copy, corpus)
+    damaged.targets(np.arange(16))
+    with pytest.raises(ArtefactError, match="block_000001"):
+        damaged.targets(np.arange(16, 18))
