@@ -87,12 +87,19 @@ def split(part: Corpus, output: Output) -> None:
 
 
 def link(source: Path, target: Path) -> None:
-    """A hard link, where that fails a copy."""
+    """A hard link, where that fails a relative symbolic one, where that does a copy.
+
+    Both folders may be reached through links, which a relative one does not go back through.
+    """
     target.unlink(missing_ok=True)
+    source, target = source.resolve(), target.parent.resolve() / target.name
     try:
-        os.link(source.resolve(), target)
+        os.link(source, target)
     except OSError:
-        copy_file(source, target)
+        try:
+            target.symlink_to(os.path.relpath(source, target.parent))
+        except OSError:
+            copy_file(source, target)
 
 
 if __name__ == "__main__":
