@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from baselines import teacher_cache
 from data_utils.program import CODE_ROOT
 from eval import lm
 from miniplm import score, selection
@@ -56,6 +57,14 @@ def scoring(model: str, name: str) -> tuple[str, dict]:
     return "miniplm/score.py", {**paths, "save": save, "shards": "0:200"}
 
 
+def storing(model: str, name: str) -> tuple[str, dict]:
+    _, scores = scoring(model, name)
+    return "baselines/teacher_cache.py", {
+        **scores,
+        "cache": f"results/kd_cache/pile/qwen-1025/{name}",
+    }
+
+
 def tokenizing(text: str, corpus: str, **more: str) -> tuple[str, dict]:
     paths = {"data_dir": text, "tokenizer_path": "checkpoints/qwen/1.8B", "save": corpus}
     sizes = {"max_length": 1025, "shard_size": 1_000_000}
@@ -84,6 +93,7 @@ COMMANDS = {  # launcher: program, its flags
     },
     "scripts/pretrain/qwen/104M_ref.sh": training("qwen/104M_ref", f"{PILE}_ref", "checkpoints"),
     f"{SAMPLING}/1.8B.sh": scoring("checkpoints/qwen/1.8B", "qwen_1.8B"),
+    "scripts/vanilla_kd/cache_teacher.sh": storing("checkpoints/qwen/1.8B", "qwen_1.8B"),
     f"{SAMPLING}/104M.sh": scoring("checkpoints/qwen/104M_ref", "qwen_104M"),
     f"{PROCESS}/pile_qwen.sh": tokenizing("data/pile/train", f"{PILE}/qwen-1025"),
     f"{PROCESS}/dclm_qwen.sh": tokenizing(
@@ -99,6 +109,7 @@ COMMANDS = {  # launcher: program, its flags
 SETTINGS = {  # program: its settings, and the variables of other names
     "pretrain/train.py": (TrainSettings, {}),
     "vanilla_kd": (vanilla_kd.Settings, {}),
+    "baselines/teacher_cache.py": (teacher_cache.Settings, {"shards": "SCORE_SHARDS"}),
     "miniplm/score.py": (score.Settings, {"shards": "SCORE_SHARDS"}),
     "tools/process_data/tokenize_pile.py": (tokenize_pile.Settings, {"data_dir": "TEXT"}),
     "tools/convert_tokenization.py": (convert_tokenization.Settings, {}),
