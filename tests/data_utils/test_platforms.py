@@ -99,13 +99,6 @@ def test_what_cannot_be_synced_is_written_all_the_same(number, tmp_path, monkeyp
     assert Blocks(tmp_path, 1).publish(0, lambda path: path.write_text("a"))
 
 
-def test_a_disk_that_fails_to_sync_is_an_error(tmp_path, monkeypatch):
-    lacks(monkeypatch, os, "fsync", errno.EIO)
-    with pytest.raises(OSError, match="Input/output"):
-        atomic_files.write_json(tmp_path / "value.json", 1)
-    assert not list(tmp_path.iterdir())
-
-
 def test_a_part_of_a_corpus_without_links_of_any_kind(tmp_path, monkeypatch):
     lacks(monkeypatch, os, "link", errno.EPERM)
     lacks(monkeypatch, os, "symlink", errno.EPERM)
