@@ -143,12 +143,16 @@ def test_mistakes(base, monkeypatch):
         refuse(InputError, "RATIO", ratio)
     refuse(InputError, "RATIO", "--ratio", "-0.5")
     refuse(InputError, "ratio", "half")
-    refuse(InputError, "RATIO=0.05 of 14 sequences", 0.05)
     refuse(InputError, "--criterion", "--criterion", "best")
     refuse(InputError, "scores are of another corpus", corpus="other-65")
     refuse(InputError, "there is no corpus", corpus="nowhere")
     (base / "scores/diff-T-R" / FILE).unlink()
     refuse(ArtefactError, "missing")
+
+
+def test_a_ratio_that_selects_none(base, monkeypatch):
+    with pytest.raises(InputError, match="RATIO=0.05 of 14 sequences"):
+        run(monkeypatch, base, 0.05)
 
 
 def test_a_store_of_another_kind(base, monkeypatch):
