@@ -127,17 +127,22 @@ def echo(tmp_path_factory) -> Path:
     return path
 
 
-def words(echo, launcher, *arguments, cwd="/", **variables) -> list[str]:
-    """The command that a launcher would run, from a clean environment."""
+def start(echo, launcher, *arguments, cwd="/", **variables) -> subprocess.CompletedProcess:
+    """Run a launcher in a clean environment; variables that are None are not in it."""
     environment = {"PATH": os.environ["PATH"], "PYTHON": str(echo), "NPROC": "1", **variables}
     environment = {name: value for name, value in environment.items() if value is not None}
-    result = subprocess.run(
+    return subprocess.run(
         ["bash", launcher if launcher.startswith("..") else CODE_ROOT / launcher, *arguments],
         env=environment,
         cwd=cwd,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
     )
+
+
+def words(*arguments, **options) -> list[str]:
+    """The command that a launcher would run."""
+    result = start(*arguments, **options)
     assert result.returncode == 0, result.stderr
     return result.stdout.splitlines()
 
@@ -174,10 +179,7 @@ def test_the_numbers_that_no_launcher_names():
     assert (settings.beta2, settings.weight_decay, settings.clip) == (0.98, 0.01, 1.0)
     assert (settings.seed, settings.log_every, settings.zero_stage) == (10, 10, 1)
     assert (settings.shuffle, settings.precision) == (False, "auto")
-
-
-def test_the_numbers_of_programs_without_a_launcher():
-    settings, row = TrainSettings(), numbers("qwen/200M")
+    row = numbers("qwen/200M")
     assert {name: getattr(settings, name) for name in row} == row
     text = tokenize_pile.Settings()
     assert (text.max_length, text.shard_size, text.add_bos) == (1025, 1_000_000, False)
@@ -286,12 +288,7 @@ def test_processes_are_the_gpus_that_torch_sees(variables, expected, counting):
 def test_gpus_that_cannot_be_counted(counting):
     """It never starts just one process without saying so."""
     path = f"{counting}:{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", CODE_ROOT / LAUNCHER, "/b"],
-        env={"PATH": path, "PYTHON": str(counting / "python"), "SEEN": "no"},
-        capture_output=True,
-        encoding="utf-8",
-    )
+    done = start(counting / "python", LAUNCHER, "/b", PATH=path, NPROC=None, SEEN="no")
     assert done.returncode == 4 and done.stderr.startswith("ERROR ") and "NPROC" in done.stderr
     assert done.stderr.count("\n") == 1 and not done.stdout
 
@@ -343,12 +340,7 @@ def test_a_ratio_is_one_folder_however_it_is_written(written, echo):
 )
 def test_names_that_are_none_are_refused_before_anything_starts(variables, echo):
     for launcher in (NAMED, "scripts/eval/lm.sh"):
-        result = subprocess.run(
-            ["bash", CODE_ROOT / launcher, "/base"],
-            env={"PATH": os.environ["PATH"], "PYTHON": str(echo), "NPROC": "1", **variables},
-            capture_output=True,
-            text=True,
-        )
+        result = start(echo, launcher, "/base", **variables)
         assert result.returncode == 2 and result.stdout == ""
         assert result.stderr.startswith("ERROR ") and " Fix: " in result.stderr
         assert next(iter(variables)) in result.stderr

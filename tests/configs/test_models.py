@@ -62,14 +62,6 @@ def test_transformer_details(name):
     assert biased == ({"q_proj", "k_proj", "v_proj"} if name.startswith("qwen") else set())
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_no_dropout_anywhere(name):
-    model = on_meta(name)
-    values = model.config.to_dict()
-    assert all(not value for key, value in values.items() if "dropout" in key)
-    assert all(module.p == 0 for module in model.modules() if isinstance(module, torch.nn.Dropout))
-
-
 def test_mamba_details():
     """Those of the published mamba-130m-hf that its size does not show."""
     values = read_config(MODELS / "mamba/130M.json")
@@ -87,8 +79,11 @@ def test_padding_is_end_of_text_and_qwen_has_no_bos(name):
     assert values["bos_token_id"] == bos
 
 
-def test_every_configuration_can_be_built():
+def test_every_configuration_can_be_built_and_has_no_dropout():
     names = [path.relative_to(MODELS).with_suffix("") for path in MODELS.glob("*/*.json")]
     assert set(NAMES) < {str(name) for name in names}
     for name in names:
-        assert count_parameters(on_meta(str(name))) > 0
+        model = on_meta(str(name))
+        assert count_parameters(model) > 0
+        assert not any(v for key, v in model.config.to_dict().items() if "dropout" in key)
+        assert all(m.p == 0 for m in model.modules() if isinstance(m, torch.nn.Dropout))

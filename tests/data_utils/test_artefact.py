@@ -102,16 +102,14 @@ def test_a_copy_is_the_same_artefact(tmp_path):
 
 
 def test_done_is_found_and_left_alone(tmp_path):
+    def files():
+        paths = (tmp_path / "a").iterdir()
+        return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in paths}
+
     make(tmp_path / "a")
-    before = {
-        path: (path.stat().st_mtime_ns, path.read_bytes()) for path in (tmp_path / "a").iterdir()
-    }
+    before = files()
     again = Output(tmp_path / "a", "corpus", "tests", dict(CONTENT), {"other": 1}).begin()
-    assert again.done
-    after = {
-        path: (path.stat().st_mtime_ns, path.read_bytes()) for path in (tmp_path / "a").iterdir()
-    }
-    assert after == before
+    assert again.done and files() == before
 
 
 def test_unfinished_is_resumed_with_the_same_settings_only(tmp_path):
@@ -269,16 +267,17 @@ def test_identity_without_a_manifest_follows_the_files(tmp_path):
     assert identity("a") != identity("b")
 
 
-def test_a_full_disk_names_the_file_and_keeps_the_old_one(tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_full_or_broken_disk_names_the_file_and_keeps_the_old_one(number, tmp_path, monkeypatch):
     path = tmp_path / "value.json"
     atomic_files.write_json(path, "old")
 
     def full(descriptor):
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError) as caught:
         atomic_files.write_json(path, "new")
     fault = from_os_error(caught.value)
-    assert fault.code == 4 and f"No space left on device in {path}" in str(fault)
+    assert fault.code == 4 and f"{os.strerror(number)} in {path}" in str(fault)
     assert path.read_text() == '"old"\n' and list(tmp_path.iterdir()) == [path]

@@ -142,8 +142,7 @@ def test_states_of_a_checkpoint_and_a_whole_run(tmp_path):
 
 def test_an_adopted_corpus_is_held_to_its_list_too(tmp_path, tokenizer_folder, monkeypatch):
     theirs = finished("corpus", tmp_path / "theirs-65", tokenizer_folder)
-    for name in (artefact.MANIFEST, artefact.SETTINGS):
-        (theirs / name).unlink()
+    make.disown(theirs)
     (theirs / "data_2.bin").touch()  # of no shard: by rule it is ignored
     assert len(Corpus(theirs)) == 9
     monkeypatch.setattr(sys, "argv", ["verify.py", "--adopt", str(theirs)])

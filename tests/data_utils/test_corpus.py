@@ -13,6 +13,7 @@ from data_utils.corpus import Corpus, shard_range
 from data_utils.errors import ArtefactError, InputError
 from data_utils.shards import Shard, write_shard
 from tests import make
+from tests.data_utils.test_row_lengths import edit
 
 SIZES = (7, 1, 0, 5, 9)  # rows per shard
 
@@ -126,22 +127,17 @@ def test_identity_of_a_corpus_without_manifest(tmp_path, folder, rows):
     assert Corpus(other).identity != Corpus(folder).identity
 
 
-LENGTHS, OFFSETS = 34, 34 + 4 * SIZES[0]  # where they begin in data_0.idx
-
-
 @pytest.mark.parametrize(
-    "place, size, number",
+    "change",
     [
-        *((OFFSETS, 8, offset) for offset in (-2, 1, 10**6, -(2**63), 2**63 - 2)),
-        *((LENGTHS, 4, length) for length in (-1, -(2**31), 10**6, 2**31 - 1)),
+        *({"offset": offset} for offset in (-2, 1, 10**6, -(2**63), 2**63 - 2)),
+        *({"length": length} for length in (-1, -(2**31), 10**6, 2**31 - 1)),
     ],
 )
-def test_a_row_out_of_range_is_named(tmp_path, rows, place, size, number):
+def test_a_row_out_of_range_is_named(tmp_path, rows, change):
     """When the corpus is opened, and where rows are read all the same."""
     folder = write_plain(tmp_path / "qwen-65", rows)
-    index = bytearray((folder / "data_0.idx").read_bytes())
-    index[place + 2 * size : place + 3 * size] = number.to_bytes(size, "little", signed=True)
-    (folder / "data_0.idx").write_bytes(index)
+    edit(folder, 2, SIZES[0], **change)
     with pytest.raises(ArtefactError, match=r"row [23] .* in .*data_0\.idx") as caught:
         Corpus(folder)
     assert caught.value.code == 3

@@ -10,7 +10,7 @@ from data_utils.errors import InputError
 from data_utils.flags import base_folder, parse, under
 from data_utils.names import flags_of_variables
 from data_utils.program import CODE_ROOT
-from eval import compare, lm
+from eval import lm
 from miniplm import difference, selection
 from tests import make, programs
 from tools.process_data import tokenize_pile
@@ -84,13 +84,6 @@ def test_the_name_of_a_result_by_its_models_folder(path, name):
     else:
         with pytest.raises(ValueError, match="ckpt-name"):
             lm.Settings(model_path=path)
-
-
-def test_names_of_runs():
-    assert compare.Settings(runs="a b=x/y,c=z").folders == {"a b": "x/y", "c": "z"}
-    for name in ("a/b", "..", "-x", "a\nb"):
-        with pytest.raises(ValueError, match="--runs"):
-            compare.Settings(runs=f"ok=x,{name}=y")
 
 
 def test_a_bad_name_ends_before_the_evaluation(tmp_path):

@@ -21,7 +21,6 @@ from data_utils.blocks import Blocks
 from data_utils.errors import EnvironmentFault, from_os_error
 from data_utils.program import CODE_ROOT, show_anything
 from tests import make
-from tools import split_ref_data
 
 LACKING = [errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL]
 
@@ -97,21 +96,6 @@ def test_what_cannot_be_synced_is_written_all_the_same(number, tmp_path, monkeyp
     assert json.loads((tmp_path / "value.json").read_text()) == 1
     sync_tree(tmp_path)
     assert Blocks(tmp_path, 1).publish(0, lambda path: path.write_text("a"))
-
-
-def test_a_disk_that_fails_to_sync_is_an_error(tmp_path, monkeypatch):
-    lacks(monkeypatch, os, "fsync", errno.EIO)
-    with pytest.raises(OSError, match="Input/output"):
-        atomic_files.write_json(tmp_path / "value.json", 1)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_part_of_a_corpus_without_links_of_any_kind(tmp_path, monkeypatch):
-    lacks(monkeypatch, os, "link", errno.EPERM)
-    lacks(monkeypatch, os, "symlink", errno.EPERM)
-    (tmp_path / "a").write_text("a")
-    split_ref_data.link(tmp_path / "a", tmp_path / "b")
-    assert (tmp_path / "b").read_text() == "a" and not (tmp_path / "b").is_symlink()
 
 
 @pytest.mark.parametrize("name", ["EOPNOTSUPP", "ENOSYS", "ENOLCK", "EXDEV", "ENODEV", "ESTALE"])

@@ -22,6 +22,7 @@ from data_utils.tokenizer import (
 )
 from tests import make, programs
 from tests.chunk_oracle import SlowChunker
+from tests.tokenization.test_chunker import compare
 from tokenization import encode
 from tokenization.chunker import Chunker
 from tokenization.encode import Encoder, encode_slow
@@ -150,12 +151,9 @@ def test_tables_follow_the_largest_id(tokenizer_folder, tmp_path, distance):
         assert not table[580 : 580 + distance].any()
     assert token_type(size) == np.dtype("<u2" if distance < 65_000 else "<i4")
     chunker = Chunker(tables, size - 1, 33, token_type(size))
-    oracle = SlowChunker(tokenizer, 33)
     ids = tokenizer(TEXTS[0], add_special_tokens=False)["input_ids"]
     assert max(ids) > 580
-    found = chunker.add("A", [np.array(ids, np.uint32)])
-    cut = [found.stream[a:b].tolist() for a, b in zip(found.starts, found.ends, strict=True)]
-    assert cut == [list(map(int, sequence)) for sequence in oracle.add("A", ids)]
+    compare(chunker, SlowChunker(tokenizer, 33), [("A", ids)])
 
 
 @pytest.mark.parametrize("flags", [[], ["--workers", 2, "--encoder", "huggingface"]])
@@ -184,23 +182,15 @@ def test_a_model_needs_an_embedding_for_the_largest_id(
             load_tokenizer(folder)
 
 
-def add_token(folder: Path, number: int) -> None:
-    """List one more added token in tokenizer.json."""
-    path = folder / "tokenizer.json"
-    value = json.loads(path.read_bytes())
-    value["added_tokens"].append(value["added_tokens"][0] | {"id": number, "content": "<|é|>"})
-    path.write_text(json.dumps(value))
-
-
 @pytest.mark.parametrize("distance", [0, 1000])
 def test_an_added_token_that_gets_another_id_is_refused(tokenizer_folder, tmp_path, distance):
     """Beyond a gap the loader would give it the next number."""
-    folder = tmp_path / "gap"
+    source = tokenizer_folder
     if distance:
-        with_gap(tokenizer_folder, folder, distance)
-    else:
-        shutil.copytree(tokenizer_folder, folder)
-    add_token(folder, 5000)
+        source = with_gap(tokenizer_folder, tmp_path / "gap", distance)
+    added = json.loads((source / "tokenizer.json").read_bytes())["added_tokens"]
+    added.append(added[0] | {"id": 5000, "content": "<|é|>"})
+    folder = changed(source, tmp_path / "more", {"added_tokens": added}, {})
     with pytest.raises(InputError, match=r"added token .* in .*tokenizer\.json: expected 5000"):
         load_tokenizer(folder)
 

@@ -176,8 +176,13 @@ def test_one_sequence_gives_no_interval(base):
         compare.read_runs(base, {"one": "results/one"})
 
 
-@pytest.mark.parametrize("runs", ["", "student", "student=x", "a=x,a=y,b=z", "a=x,b="])
+FORMS = ["", "student", "student=x", "a=x,a=y,b=z", "a=x,b="]
+NAMES = [f"ok=x,{name}=y" for name in ("a/b", "..", "-x", "a\nb")]
+
+
+@pytest.mark.parametrize("runs", [*FORMS, *NAMES], ids=ascii)
 def test_wrong_runs_are_explained(runs):
+    assert compare.Settings(runs="a b=x/y,c=z").folders == {"a b": "x/y", "c": "z"}
     with pytest.raises(ValueError, match="--runs"):
         compare.Settings(runs=runs)
 

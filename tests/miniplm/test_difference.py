@@ -48,10 +48,13 @@ def base(tmp_path, tokenizer_folder) -> Path:
     return tmp_path
 
 
-def stores(base: Path, corpus="corpus", model="reference", sums=REFERENCE, **changes) -> None:
-    """The teacher's store as it is, the reference's with changes."""
-    make.save_scores(base / "scores/T", base / "corpus", "teacher", *TEACHER)
-    make.save_scores(base / "scores/R", base / corpus, model, *sums, **changes)
+def stores(
+    base: Path, models=("teacher", "reference"), scores=(TEACHER, REFERENCE), corpus="corpus",
+    **changes: object,
+) -> None:  # fmt: skip
+    """The stores of both; corpus and changes: of the reference's alone."""
+    make.save_scores(base / "scores/T", base / "corpus", models[0], *scores[0])
+    make.save_scores(base / "scores/R", base / corpus, models[1], *scores[1], **changes)
 
 
 def run(monkeypatch, base: Path, *flags: object) -> None:
@@ -84,9 +87,15 @@ def refuse(monkeypatch, base: Path, error: type, match: str, *flags: object) -> 
 CHANGES = {  # what differs in the reference's store, and what the message says of it
     "corpus": ({"corpus": "other"}, "different corpora"),
     "shards": ({"shards": [1, 2]}, "different shards"),
-    "sequences": ({"sums": ([-8.0, -6.0, 0.0, -1.5], [2, 3, 0, 1])}, "different numbers"),
-    "counts": ({"sums": (REFERENCE[0], [2, 3, 0, 2, 4])}, "different tokens in scored row 3"),
-    "same model": ({"model": "teacher"}, "are the same model"),
+    "sequences": (
+        {"scores": (TEACHER, ([-8.0, -6.0, 0.0, -1.5], [2, 3, 0, 1]))},
+        "different numbers",
+    ),
+    "counts": (
+        {"scores": (TEACHER, (REFERENCE[0], [2, 3, 0, 2, 4]))},
+        "different tokens in scored row 3",
+    ),
+    "same model": ({"models": ("teacher", "teacher")}, "are the same model"),
 }
 
 
@@ -104,12 +113,6 @@ def test_a_copy_of_the_teacher_is_no_reference(base, monkeypatch):
         manifest.inputs["model"]["fingerprint"] = "the same"
         manifest.write()
     refuse(monkeypatch, base, InputError, "are the same model")
-
-
-def models(base: Path, teacher: str, reference: str) -> None:
-    """Stores whose models lie in folders of these names, and the scores of TEACHER, REFERENCE."""
-    for name, model, sums in (("T", teacher, TEACHER), ("R", reference, REFERENCE)):
-        make.save_scores(base / "scores" / name, base / "corpus", model, *sums)
 
 
 @pytest.fixture
@@ -136,33 +139,29 @@ def three_models(base) -> Path:
 def test_exchanged_models(right, wrong, message, three_models, monkeypatch, capsys):
     """The parameters tell; what the models were trained on tells more."""
     base = three_models
-    models(base, *wrong)
+    stores(base, wrong)
     refuse(
         monkeypatch, base, InputError, f"look exchanged .{message}.*--teacher-name R --ref-name T"
     )
     run(monkeypatch, base, "--allow-weaker-teacher", "true")
-    shutil.rmtree(base / "scores/diff-T-R")
-    for name in "TR":
+    for name in ("T", "R", "diff-T-R"):
         shutil.rmtree(base / "scores" / name)
-    models(base, *right)
+    stores(base, right)
     run(monkeypatch, base)
     assert "WARNING" not in capsys.readouterr().out
 
 
 def test_exchanged_scores(base, monkeypatch, capsys):
     """Where nothing is known of the models their scores tell, unless they are about equal."""
-    make.save_scores(base / "scores/T", base / "corpus", "teacher", *REFERENCE)
-    make.save_scores(base / "scores/R", base / "corpus", "reference", *TEACHER)
-    message = "mean r is -0.625.*--allow-weaker-teacher"
-    refuse(monkeypatch, base, InputError, message)
+    stores(base, scores=(REFERENCE, TEACHER))
+    refuse(monkeypatch, base, InputError, "mean r is -0.625.*--allow-weaker-teacher")
     run(monkeypatch, base, "--allow-weaker-teacher", "true")
     assert "WARNING mean r is -0.625" in capsys.readouterr().out
 
 
 def test_untrained_models_of_one_size_may_stand_in(base, monkeypatch):
     close = ([-2.1, -9.1, 0.0, -1.55, -4.1], TEACHER[1])
-    make.save_scores(base / "scores/T", base / "corpus", "teacher", *close)
-    make.save_scores(base / "scores/R", base / "corpus", "reference", *TEACHER)
+    stores(base, scores=(close, TEACHER))
     run(monkeypatch, base)
 
 
@@ -199,7 +198,7 @@ def test_a_missing_block_and_a_block_of_another_corpus(base, monkeypatch):
 
 
 def test_a_score_that_is_no_number_never_gets_into_a_difference(base, monkeypatch):
-    stores(base, sums=([-8.0, np.nan, 0.0, -1.5, -6.0], REFERENCE[1]))
+    stores(base, scores=(TEACHER, ([-8.0, np.nan, 0.0, -1.5, -6.0], REFERENCE[1])))
     refuse(monkeypatch, base, ArtefactError, "score of row 1 is nan in .*scores/R")
 
 
@@ -231,6 +230,6 @@ def test_changed_inputs_of_a_finished_store(base, monkeypatch):
     stores(base)
     run(monkeypatch, base)
     shutil.rmtree(base / "scores/R")
-    stores(base, sums=([-8.0, -6.0, 0.0, -1.5, -7.0], REFERENCE[1]))
+    stores(base, scores=(TEACHER, ([-8.0, -6.0, 0.0, -1.5, -7.0], REFERENCE[1])))
     with pytest.raises(InputError, match="reference.*scores/diff-T-R"):
         run(monkeypatch, base)

@@ -17,6 +17,7 @@ from data_utils.tokenizer import load_tokenizer
 from miniplm.scores import Scores
 from tests import make, programs
 from tests.pretrain.test_log_probs import CONFIGS
+from tests.programs import one_message as refused
 
 VOCAB, EOS, ROWS, LONGEST, SHARD, RARE = 600, 0, 61, 33, 21, 599
 MODEL = {**make.qwen_config(VOCAB), "tie_word_embeddings": False}
@@ -52,12 +53,6 @@ def flags(save: str, **changes: object) -> list:
 
 def score(base: Path, save: str, **changes: object) -> programs.Program:
     return programs.call(base, "miniplm.score", base, *flags(save, **changes))
-
-
-def refused(run: programs.Program, code: int, *parts: str) -> None:
-    assert run.code == code, run.errors
-    lines = [line for line in run.errors.splitlines() if line.startswith("ERROR")]
-    assert len(lines) == 1 and all(part in lines[0] for part in parts), run.errors
 
 
 @pytest.fixture(scope="module")

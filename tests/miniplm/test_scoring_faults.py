@@ -16,15 +16,17 @@ from pathlib import Path
 import pytest
 from transformers import AutoConfig
 
-from data_utils import artefact, artefact_writer, blocks, elastic
+from data_utils import artefact_writer, blocks, elastic
 from data_utils.artefact_writer import Output
 from data_utils.program import CODE_ROOT
 from pretrain import log_probs
 from tests import make, programs
+from tests.data_utils.test_elastic import content
+from tests.miniplm.test_scores import flags, score
 
 VOCAB, ROWS, SHARD = 600, 90, 30
 SMALL = {"block_size": 12, "tokens_per_batch": 200}  # 8 blocks
-SLOW = {"block_size": 12, "tokens_per_batch": 1}
+SLOW = {"block_size": 12, "tokens_per_batch": 1, "data_dir": "long"}
 
 
 @pytest.fixture(scope="module")
@@ -40,34 +42,16 @@ def base(tmp_path_factory) -> Path:
     return base
 
 
-def flags(save: str, data_dir: str = "corpus", **settings: object) -> list:
-    settings = {"model_path": "teacher", "data_dir": data_dir, "save": save, **settings}
-    return programs.flags(settings)
-
-
-def call(base: Path, save: str, data_dir: str = "corpus", **settings: object) -> programs.Program:
-    return programs.call(base, "miniplm.score", base, *flags(save, data_dir, **settings))
-
-
-def content(folder: Path) -> dict[str, str]:
-    """Checksums of a finished store's files, compared with the files; nothing else lies there."""
-    manifest = artefact.require(folder, "scores", "", contents=True)
-    found = {entry["name"]: entry["sha256"] for entry in manifest.files}
-    others = {artefact.MANIFEST, artefact.SETTINGS, artefact.LOCK}
-    assert {path.name for path in folder.iterdir()} == set(found) | others
-    return found
-
-
 @pytest.fixture(scope="module")
 def undisturbed(base) -> dict[str, str]:
-    run = call(base, "undisturbed", **SMALL)
+    run = score(base, "undisturbed", **SMALL)
     assert run.code == 0, run.errors
     return content(base / "undisturbed")
 
 
 @pytest.fixture(scope="module")
 def undisturbed_long(base) -> dict[str, str]:
-    assert call(base, "undisturbed long", "long", **SLOW).code == 0
+    assert score(base, "undisturbed long", **SLOW).code == 0
     return content(base / "undisturbed long")
 
 
@@ -166,12 +150,11 @@ def wait_for_blocks(folder: Path, count: int, process) -> None:
 
 def test_workers_join_and_leave(base, undisturbed_long):
     """One begins, two jobs join at once half way, the first is killed and one ends by Ctrl-C."""
-    folder, slow = base / "elastic", {"data_dir": "long", **SLOW}
-    log = base / "log.out"
+    folder, log = base / "elastic", base / "log.out"
     before = log.read_text().count("blocks to do")
-    first = start(base, "elastic", **slow)
+    first = start(base, "elastic", **SLOW)
     wait_for_blocks(folder, 3, first)
-    second, third = (start(base, "elastic", **slow) for _ in range(2))
+    second, third = (start(base, "elastic", **SLOW) for _ in range(2))
     wait_for_blocks(folder, 6, first)
     first.kill()
     while log.read_text().count("blocks to do") < before + 3 and second.is_alive():
@@ -186,7 +169,7 @@ def test_workers_join_and_leave(base, undisturbed_long):
 
 def test_ctrl_c_and_sigterm_with_two_processes(base, undisturbed_long):
     """Ctrl-C reaches launcher and workers alike, SIGTERM the launcher alone."""
-    folder, words = base / "launched", [str(w) for w in flags("launched", "long", **SLOW)]
+    folder, words = base / "launched", [str(w) for w in flags("launched", **SLOW)]
     command = [sys.executable, CODE_ROOT / "cluster/launch.py", "--nproc", "2"]
     command += ["miniplm/score.py", base, *words]
     present = 0
@@ -205,5 +188,5 @@ def test_ctrl_c_and_sigterm_with_two_processes(base, undisturbed_long):
         assert errors.count("STOPPED") == 1 and "Traceback" not in errors
         assert not list(folder.glob(".claim_*")) and not list(folder.glob(".block_*"))
         assert make.processes_naming(folder) == [] and present < 75
-    assert call(base, "launched", "long", **SLOW).code == 0
+    assert score(base, "launched", **SLOW).code == 0
     assert content(folder) == undisturbed_long

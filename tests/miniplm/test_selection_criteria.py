@@ -39,9 +39,7 @@ def base(tmp_path_factory, tokenizer_folder, scores) -> Path:
     for name, model, means in (("T", "teacher", teacher), ("R", "reference", reference)):
         sums = means * counts
         make.save_scores(base / "scores" / name, corpus, model, sums, counts, FIRST, shards=[1, 4])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["program", str(base), *NAMES])
-        difference.main()
+    difference.compute(difference.parse(difference.Settings, [str(base), *NAMES], "base_path"))
     return base
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_utils import artefact, artefact_writer
+from data_utils import artefact_writer
 from data_utils.artefact_writer import Output
 from data_utils.corpus import Corpus
 from miniplm import selection, shard_copy
-from miniplm.difference import FILE
 from tests import make, programs
+from tests.miniplm.test_selection import store
 
 ROWS = 400
 FLAGS = ["--data-dir", "corpus", "--scores", "scores", "--teacher-name", "T", "--ref-name", "R"]
@@ -38,11 +38,7 @@ def base(tmp_path_factory, tokenizer_folder) -> Path:
     base = tmp_path_factory.mktemp("base")
     rows = make.random_rows(ROWS, 600, 0, longest=40)
     corpus = make.save_corpus(base / "corpus", rows, tokenizer_folder, shard_size=90)
-    folder = base / "scores/diff-T-R"
-    inputs = {"corpus": (corpus, artefact.identity(corpus, "corpus", ""))}
-    output = Output(folder, "scores", "tests", {"type": "difference"}, {}, inputs).begin()
-    np.save(folder / FILE, np.random.default_rng(0).normal(size=ROWS).round(1))
-    output.finish([FILE], {"first_row": 0, "seen_in_training": False})
+    store(base, corpus, np.random.default_rng(0).normal(size=ROWS).round(1), 0)
     for name in ("log.out", "log.err"):
         (base / name).touch()
     return base
@@ -91,19 +87,14 @@ def test_a_start_goes_on_behind_the_last_complete_shard(base, undisturbed):
     assert make.content(folder) == undisturbed
 
 
-def test_a_shard_of_other_rows_is_copied_again(base, undisturbed):
-    folder = base / "other rows"
+@pytest.mark.parametrize("damage", ["data_1.bin", "data_1.idx", "source_row_1.npy", "other rows"])
+def test_a_shard_that_was_cut_off_or_has_other_rows_is_copied_again(base, undisturbed, damage):
+    folder = base / f"damaged {damage}"
     assert select(base, folder.name, kill=("writing an index", 9)) != 0
-    np.save(folder / "source_row_1.npy", np.load(folder / "source_row_1.npy") + 1)
-    assert select(base, folder.name) == 0, (base / "log.err").read_text()
-    assert make.content(folder) == undisturbed
-
-
-@pytest.mark.parametrize("name", ["data_1.bin", "data_1.idx", "source_row_1.npy"])
-def test_a_shard_that_was_cut_off_between_the_starts_is_copied_again(base, undisturbed, name):
-    folder = base / f"cut {name}"
-    assert select(base, folder.name, kill=("writing an index", 9)) != 0
-    path = folder / name
-    path.write_bytes(path.read_bytes()[:-7])
+    if damage == "other rows":
+        np.save(folder / "source_row_1.npy", np.load(folder / "source_row_1.npy") + 1)
+    else:
+        path = folder / damage
+        path.write_bytes(path.read_bytes()[:-7])
     assert select(base, folder.name) == 0, (base / "log.err").read_text()
     assert make.content(folder) == undisturbed

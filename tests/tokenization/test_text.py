@@ -18,9 +18,9 @@ import zstandard
 from data_utils.artefact import read_manifest
 from data_utils.errors import InputError
 from tests import make
+from tests.tools.test_get_pile import get
 from tokenization.text import Documents
 from tokenization.text_folder import text_files
-from tools import get_pile
 
 
 def line(text: str) -> bytes:
@@ -206,13 +206,10 @@ def test_parquet_strings_of_other_types_are_read(folder, kind):
 
 def test_a_copy_without_its_bad_lines(folder, tmp_path, capsys):
     (folder / "0.jsonl").write_bytes(line("one") + b"{broken\n" + line("two") + b'{"text": 3}\n')
-    base = tmp_path / "base"
-    base.mkdir()
-    command = [str(base), "--from", str(folder), "--documents-per-file", "1"]
+    command = tmp_path / "base", "--from", folder, "--documents-per-file", 1
     with pytest.raises(InputError, match="--skip-bad-lines"):
-        get_pile.main(command)
-    get_pile.main([*command, "--skip-bad-lines", "true"])
-    counts = read_manifest(base / "data/pile/train").counts
+        get(*command)
+    counts = read_manifest(get(*command, "--skip-bad-lines", "true")).counts
     assert counts["documents"] == 2 and counts["bad_lines"] == 2
     printed = capsys.readouterr().out
     assert "line 2 of 0.jsonl" in printed and "line 4 of 0.jsonl" in printed
@@ -232,13 +229,10 @@ def test_meta_that_json_cannot_hold_is_a_bad_line_of_a_copy_alone(folder, tmp_pa
         table = pyarrow.table({"text": ["a"], "meta": [meta]})
         pyarrow.parquet.write_table(table, folder / "1.parquet")
     assert len(list(Documents(text_files(folder)))) == 3  # tokenizing needs the source alone
-    base = tmp_path / "base"
-    base.mkdir()
-    command = [str(base), "--from", str(folder)]
+    command = tmp_path / "base", "--from", folder
     with pytest.raises(InputError, match=r"line 1 has meta.*/1\."):
-        get_pile.main(command)
-    get_pile.main([*command, "--skip-bad-lines", "true"])
-    assert read_manifest(base / "data/pile/train").counts["bad_lines"] == 1
+        get(*command)
+    assert read_manifest(get(*command, "--skip-bad-lines", "true")).counts["bad_lines"] == 1
 
 
 def test_a_parquet_file_without_permission_is_not_called_damaged(folder, monkeypatch):

@@ -125,3 +125,9 @@ def serve(repositories: dict[str, Path]) -> Iterator[ThreadingHTTPServer]:
     finally:
         server.shutdown()
         server.server_close()
+
+
+def variables(port: int, folder: Path) -> dict[str, str]:
+    """The environment of a program that asks the hub at this port and keeps its cache in folder."""
+    address = f"http://127.0.0.1:{port}"
+    return {"HF_ENDPOINT": address, "HF_HOME": str(folder / "hf home"), "HF_HUB_OFFLINE": "0"}

@@ -18,20 +18,12 @@ from tests import make
 from tests.tools import fake_hub
 from tools import get_models
 
-NO_HUB = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
-
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory, tokenizer_folder) -> Path:
     """A tiny random model with its tokenizer."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     folder = tmp_path_factory.mktemp("model")
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(**make.qwen_config(600))
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    shutil.copytree(tokenizer_folder, folder, dirs_exist_ok=True)
+    make.save_model(folder, make.qwen_config(600), 0, tokenizer_folder)
     (folder / ".gitattributes").write_text("not taken along")
     return folder
 
@@ -49,11 +41,7 @@ def test_a_model_comes_from_the_hub_once_with_its_commit(tmp_path, model_folder)
     base.mkdir()
     (base / "checkpoints/qwen/1.8B").mkdir(parents=True)
     with fake_hub.serve({"Qwen/Qwen1.5-1.8B": model_folder}) as server:
-        environment = {
-            "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
-            "HF_HOME": tmp_path / "hf home",
-            "HF_HUB_OFFLINE": "0",
-        }
+        environment = fake_hub.variables(server.server_port, tmp_path)
         make.run("tools/get_models.py", base, "teacher", **environment)
         refused = make.run("tools/get_models.py", base, "ref", check=False, **environment)
     folder = base / "checkpoints/qwen/1.8B"
@@ -67,10 +55,17 @@ def test_a_model_comes_from_the_hub_once_with_its_commit(tmp_path, model_folder)
     get(base, "teacher")  # done: asks nobody (conftest sets HF_HUB_OFFLINE)
 
 
-def test_without_network_one_message_says_how_to_bring_the_files(tmp_path):
-    result = make.run("tools/get_models.py", tmp_path, "teacher", check=False, **NO_HUB)
+@pytest.mark.parametrize(
+    "program, words, repository",
+    [("models", ["teacher"], "Qwen/Qwen1.5-1.8B"), ("pile", [], "monology/pile-uncopyrighted")],
+)
+def test_without_network_one_message_says_how_to_bring_the_files(
+    program, words, repository, tmp_path
+):
+    no_hub = fake_hub.variables(9, tmp_path)
+    result = make.run(f"tools/get_{program}.py", tmp_path, *words, check=False, **no_hub)
     assert result.returncode == 4
-    assert re.fullmatch(r"ERROR .*Qwen/Qwen1.5-1.8B.*--from DIR.*\n", result.stderr)
+    assert re.fullmatch(rf"ERROR .*{repository}.*--from DIR.*\n", result.stderr)
 
 
 def test_students_from_copies(tmp_path, model_folder):

@@ -28,11 +28,17 @@ def test_a_whole_corpus_and_a_flipped_byte(corpus):
     assert result.returncode == 3 and "data_0.bin" in result.stdout
 
 
-def test_a_foreign_corpus_is_adopted(corpus, tmp_path, tokenizer_folder):
+@pytest.fixture
+def theirs(corpus, tmp_path):
+    """The same made by others: a shard alone."""
     theirs = tmp_path / "theirs-65"
     theirs.mkdir()
     for name in ("data_0.bin", "data_0.idx"):
         shutil.copyfile(corpus / name, theirs / name)
+    return theirs
+
+
+def test_a_foreign_corpus_is_adopted(theirs, tokenizer_folder):
     assert make.run(VERIFY, theirs, check=False).returncode == 2
     make.run(VERIFY, "--adopt", theirs, "--tokenizer-path", tokenizer_folder)
     manifest = json.loads((theirs / "manifest.json").read_text())
@@ -40,11 +46,7 @@ def test_a_foreign_corpus_is_adopted(corpus, tmp_path, tokenizer_folder):
     assert "whole" in make.run(VERIFY, theirs).stdout
 
 
-def test_an_index_that_jumps_is_found_on_adoption(corpus, tmp_path):
-    theirs = tmp_path / "theirs-65"
-    theirs.mkdir()
-    for name in ("data_0.bin", "data_0.idx"):
-        shutil.copyfile(corpus / name, theirs / name)
+def test_an_index_that_jumps_is_found_on_adoption(theirs):
     index = bytearray((theirs / "data_0.idx").read_bytes())
     index[34] += 1  # the first row is longer than its distance to the second
     (theirs / "data_0.idx").write_bytes(index)
