@@ -33,6 +33,12 @@ def training_world(tmp_path_factory) -> Path:
     return worlds.shared(tmp_path_factory, "training world", runs.make_base)
 
 
+@pytest.fixture(scope="module")
+def base(training_world, tmp_path_factory) -> Path:
+    """The module's own copy of it."""
+    return worlds.copy(training_world, tmp_path_factory)
+
+
 @pytest.fixture(scope="session")
 def trained_by_one(tmp_path_factory) -> Path:
     """The folder of a run of one process that nothing happened to."""

@@ -86,12 +86,15 @@ class Program:
 
 def start(folder: Path, module: str, *arguments: object, **environment: object) -> Program:
     """Start module's main(), or a file, with these arguments; output goes to files in folder."""
-    number = len(list(folder.glob("program_*.out")))
-    output_file = folder / f"program_{number}.out"
+    return fork(folder, main, module, arguments, environment)
+
+
+def fork(folder: Path, target: Callable, *arguments: object) -> Program:
+    """Start target(*arguments, the file for its output) in a process of its own."""
+    output_file = folder / f"program_{len(list(folder.glob('program_*.out')))}.out"
     for path in (output_file, output_file.with_suffix(".err")):
         path.touch()
-    words = [str(word) for word in arguments]
-    process = CONTEXT.Process(target=_main, args=(module, words, environment, output_file))
+    process = CONTEXT.Process(target=target, args=(*arguments, output_file))
     process.start()
     return Program(process, output_file)
 
@@ -183,7 +186,8 @@ def struck(inner: Callable, moment: int, strike: Callable) -> Callable:
     return outer
 
 
-def _main(module: str, arguments: list[str], environment: dict, output_file: Path) -> None:
+def main(module: str, arguments: Collection, environment: dict, output_file: Path) -> None:
+    """Run module's main(), or a file, in this process, as from its command line."""
     for descriptor, path in ((1, output_file), (2, output_file.with_suffix(".err"))):
         file = os.open(path, os.O_WRONLY | os.O_APPEND)
         os.dup2(file, descriptor)
@@ -191,7 +195,7 @@ def _main(module: str, arguments: list[str], environment: dict, output_file: Pat
     for name, stream in (("stdout", 1), ("stderr", 2)):
         setattr(sys, name, os.fdopen(stream, "w", buffering=1, closefd=False))
     os.environ.update({name: str(value) for name, value in environment.items()})
-    sys.argv = [module, *arguments]
+    sys.argv = [module, *map(str, arguments)]
     if module.endswith(".py"):
         _run_file(module)
     else:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from tests import programs
 from tests.pretrain import runs
 
 
@@ -37,7 +36,5 @@ def copy(world: Path, factory: pytest.TempPathFactory) -> Path:
 
 def train_undisturbed(base: Path, processes: int) -> None:
     """base/run: a run of the settings in runs.py to its end."""
-    runs.make_base(base)
-    words = ["--nproc", processes, "pretrain/train.py", base, *runs.flags(SAVE="run")]
-    run = programs.call(base, "cluster.launch", *words)
+    run = runs.call(runs.make_base(base), runs.flags(SAVE="run"), processes)
     assert run.code == 0, run.errors

@@ -13,15 +13,8 @@ from pathlib import Path
 import pytest
 
 from cluster.launch_deepspeed import free_port
-from tests import make, programs, worlds
-from tests.pretrain.runs import (
-    LAUNCHER,
-    SLOW,
-    VARIABLES,
-    Machine,
-    none_left,
-    same_run,
-)
+from tests import make, programs
+from tests.pretrain.runs import LAUNCHER, SLOW, VARIABLES, Machine, none_left, same_run
 
 LONG = {**VARIABLES, "TOTAL_STEPS": 100_000, "SAVE_EVERY": 100_000, "VALID_EVERY": 100_000}
 
@@ -34,41 +27,22 @@ def two_machines(base: Path, save: str, settings: dict, **variables: object) -> 
     ]
 
 
-@pytest.fixture(scope="module")
-def base(training_world, tmp_path_factory) -> Path:
-    return worlds.copy(training_world, tmp_path_factory)
-
-
 OPTIONS = [
-    pytest.param({"launcher": "mpirun"}, ["LAUNCHER=mpirun"], id="launcher"),
-    pytest.param({"nproc": "two"}, ["--nproc", "two"], id="no number"),
-    pytest.param({"nproc": 0}, ["NPROC"], id="no process"),
-    pytest.param({"nnodes": 2}, ["MASTER_ADDR"], id="no address"),
-    pytest.param(
-        {"nnodes": 2, "node-rank": 2, "master-addr": "h"},
-        ["NODE_RANK", "expected 0 to 1, found 2"],
-        id="rank of a machine",
-    ),
-    pytest.param({"hostfile": "hosts"}, ["LAUNCHER=deepspeed"], id="hostfile of torchrun"),
-    pytest.param({"launcher": "deepspeed", "nnodes": 2}, ["HOSTFILE"], id="nodes of deepspeed"),
-    pytest.param({"launcher": "deepspeed"}, ["HOSTFILE"], id="no hostfile"),
-    pytest.param(
-        {"launcher": "deepspeed", "hostfile": "no such file"},
-        ["HOSTFILE", "no such file"],
-        id="missing hostfile",
-    ),
-    pytest.param(
-        {"launcher": "deepspeed", "hostfile": "model.json"},
-        ["HOSTFILE", "model.json"],
-        id="hostfile of another kind",
-    ),
-    pytest.param(
-        {"launcher": "deepspeed", "hostfile": "empty"}, ["HOSTFILE", "empty"], id="empty hostfile"
-    ),
+    ({"launcher": "mpirun"}, ["LAUNCHER=mpirun"]),
+    ({"nproc": "two"}, ["--nproc", "two"]),
+    ({"nproc": 0}, ["NPROC"]),
+    ({"nnodes": 2}, ["MASTER_ADDR"]),
+    ({"nnodes": 2, "node-rank": 2, "master-addr": "h"}, ["NODE_RANK", "expected 0 to 1, found 2"]),
+    ({"hostfile": "hosts"}, ["LAUNCHER=deepspeed"]),
+    ({"launcher": "deepspeed", "nnodes": 2}, ["HOSTFILE"]),
+    ({"launcher": "deepspeed"}, ["HOSTFILE"]),
+    ({"launcher": "deepspeed", "hostfile": "no such file"}, ["HOSTFILE", "no such file"]),
+    ({"launcher": "deepspeed", "hostfile": "model.json"}, ["HOSTFILE", "model.json"]),
+    ({"launcher": "deepspeed", "hostfile": "empty"}, ["HOSTFILE", "empty"]),
 ]
 
 
-@pytest.mark.parametrize("options, parts", OPTIONS)
+@pytest.mark.parametrize("options, parts", OPTIONS, ids=str)
 def test_how_to_start_is_checked(base, options, parts):
     """A HOSTFILE is looked for under BASE_PATH; never one machine in silence."""
     (base / "empty").write_text("# node-0 slots=8\n\n")

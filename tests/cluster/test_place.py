@@ -13,8 +13,8 @@ import pytest
 from cluster import launch, launch_deepspeed, place, processes
 from data_utils.errors import InputError
 from data_utils.program import CODE_ROOT
-from tests import make, programs, worlds
-from tests.pretrain.runs import LAUNCHER, VARIABLES, flags, same_run
+from tests import make, programs
+from tests.pretrain.runs import LAUNCHER, VARIABLES, call, flags, same_run
 
 NOWHERE = "192.0.2.1"  # an address that nobody has (RFC 5737)
 TORCHRUN = {
@@ -51,26 +51,12 @@ def environment(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def base(training_world, tmp_path_factory):
-    return worlds.copy(training_world, tmp_path_factory)
-
-
-@pytest.fixture(scope="module")
 def taken():
     """A port of this machine that is in use."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         yield listening.getsockname()[1]
-
-
-def launched(base, launcher: str, save: str, *flags_of_launcher, **environment):
-    """Two processes of this machine, to their end."""
-    (base / "hosts").write_text("localhost slots=2\n")
-    two = {"torchrun": ["--nproc", 2], "deepspeed": ["--hostfile", "hosts"]}[launcher]
-    words = ["--launcher", launcher, *two, *flags_of_launcher, "pretrain/train.py", base]
-    settings = flags(SAVE=save)
-    return programs.call(base, "cluster.launch", *words, *settings, **environment)
 
 
 CLAIMS = {
@@ -114,16 +100,14 @@ def test_a_launchers_process_has_its_place(monkeypatch):
 
 @pytest.mark.parametrize("name", ["Kubeflow", "one of another torchrun's", "RANK alone"])
 def test_no_training_on_a_share_of_the_batches(name, base):
-    words = [base, *flags(SAVE="never")]
-    run = programs.call(base, "pretrain.train", *words, **CLAIMS[name])
+    run = call(base, flags(SAVE="never"), **CLAIMS[name])
     programs.one_message(run, 2, "RANK")
     assert not (base / "never").exists()
 
 
 def test_several_scoring_need_no_group(base):
     """Scoring shares its work through the file system: pods of a manager are just more workers."""
-    config = make.qwen_config(600)
-    make.save_model(base / "scorer", config, 0, base / "tokenizer")
+    make.save_model(base / "scorer", make.qwen_config(600), 0, base / "tokenizer")
     words = [base, "--model-path", "scorer", "--data-dir", "corpus", "--save", "scores"]
     run = programs.call(base, "miniplm.score", *words, **OTHERS, WORLD_SIZE=4, RANK=3)
     assert run.code == 0, run.errors
@@ -131,31 +115,34 @@ def test_several_scoring_need_no_group(base):
 
 
 def test_one_process_takes_nothing_from_others_variables(base, trained_by_one, taken):
-    settings = flags(SAVE="one")
-    run = programs.call(base, "pretrain.train", base, *settings, **OTHERS, MASTER_PORT=taken)
+    run = call(base, flags(SAVE="one"), **OTHERS, MASTER_PORT=taken)
     assert run.code == 0, run.errors
     same_run(base / "one", trained_by_one)
 
 
-@pytest.mark.parametrize("launcher", ["torchrun", "deepspeed"])
-def test_a_launch_takes_nothing_from_others_variables(launcher, base, trained_by_two, taken):
+@pytest.mark.parametrize(
+    "launcher, two", [("torchrun", ["--nproc", 2]), ("deepspeed", ["--hostfile", "hosts"])]
+)
+def test_a_launch_takes_nothing_from_others_variables(launcher, two, base, trained_by_two, taken):
     """Another machine's address, a port in use, an interface that does not exist."""
+    (base / "hosts").write_text("localhost slots=2\n")
     left = {**OTHERS, "WORLD_SIZE": 8, "RANK": 5, "MASTER_PORT": taken}
-    address = ["--master-addr", NOWHERE, "--master-port", taken]
-    run = launched(base, launcher, launcher, *address, **left)
+    words = ["--launcher", launcher, *two, "--master-addr", NOWHERE, "--master-port", taken]
+    words += ["pretrain/train.py", base, *flags(SAVE=launcher)]
+    run = programs.call(base, "cluster.launch", *words, **left)
     assert run.code == 0, run.errors
     same_run(base / launcher, trained_by_two)
 
 
 @pytest.mark.skipif(not shutil.which("unshare"), reason="there is no unshare")
-@pytest.mark.parametrize("variables", [{"NPROC": 1}, {"NPROC": 2}], ids=str)
-def test_a_machine_whose_name_has_no_address(variables, base, trained_by_one, trained_by_two):
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_machine_whose_name_has_no_address(processes, base, trained_by_one, trained_by_two):
     script = 'hostname no-such-host.invalid && exec bash "$@"'
-    save = f"nameless {variables['NPROC']}"
+    save = f"nameless {processes}"
     command = ["unshare", "--uts", "bash", "-c", script, "sh", CODE_ROOT / LAUNCHER, base]
     if subprocess.run(["unshare", "--uts", "true"], check=False).returncode != 0:
         pytest.skip("unshare is not permitted")
-    settings = {**VARIABLES, **variables, "SAVE": save}
+    settings = {**VARIABLES, "NPROC": processes, "SAVE": save}
     done = subprocess.run(
         command,
         env={**os.environ, **{name: str(value) for name, value in settings.items()}},
@@ -165,7 +152,7 @@ def test_a_machine_whose_name_has_no_address(variables, base, trained_by_one, tr
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    same_run(base / save, trained_by_one if variables["NPROC"] == 1 else trained_by_two)
+    same_run(base / save, trained_by_one if processes == 1 else trained_by_two)
 
 
 @pytest.mark.parametrize("own", ["127.0.1.1", None, "10.1.2.3"])

@@ -96,21 +96,15 @@ def half_a_line(moment: int) -> None:
     Metrics.log = log
 
 
-def run(words: list[str], output: Path, phase: str, moment: int, strike: Callable) -> None:
+def run(words: list, phase: str, moment: int, strike: Callable, output: Path) -> None:
     """pretrain.train's main() with these words, struck in this phase ("": never)."""
     if phase:
         strike_at(phase, moment, strike)
-    programs._main("pretrain.train", words, {}, output)
+    programs.main("pretrain.train", words, {}, output)
 
 
 def start(
     base: Path, words: list, phase: str = "", moment: int = 0, strike: Callable = programs.kill
-):
+) -> programs.Program:
     """Such a program, running; its output goes to new files in base."""
-    output = base / f"struck_{len(list(base.glob('struck_*.out')))}.out"
-    for path in (output, output.with_suffix(".err")):
-        path.touch()
-    arguments = ([str(word) for word in (base, *words)], output, phase, moment, strike)
-    process = programs.CONTEXT.Process(target=run, args=arguments)
-    process.start()
-    return programs.Program(process, output)
+    return programs.fork(base, run, [base, *words], phase, moment, strike)

@@ -3,6 +3,7 @@
 Every start costs some 8 seconds, so that tests share runs.
 """
 
+import contextlib
 import json
 import os
 import signal
@@ -35,25 +36,36 @@ VARIABLES = {
     "LOG_EVERY": 1,
 }
 SLOW = {**VARIABLES, "SAVE_EVERY": 1, "VALID_EVERY": 1}  # there is time to disturb it
+RARE_RUN = {
+    "MODEL_CONFIG": "model.json",
+    "DATA_DIR": "corpus",
+    "SAVE": "run",
+    "GLOBAL_BATCH": BATCH,
+    "MICRO_BATCH": 2,
+    "WARMUP_STEPS": 1,
+    "TOTAL_STEPS": 3,
+    "LOG_EVERY": 1,
+}
 
 
-def make_base(base: Path) -> Path:
+def make_base(base: Path, rows: int = ROWS, longest: int = LONGEST) -> Path:
     """BASE_PATH with a corpus, a held-out one and a tiny model's configuration."""
     tokenizer = make.train_tokenizer(base / "tokenizer", make.documents(50), VOCAB)
-    rows = make.text_rows(tokenizer, ROWS, LONGEST)
-    make.save_corpus(base / "corpus", rows, tokenizer, max_length=LONGEST, shard_size=30)
-    rows = make.text_rows(tokenizer, 9, LONGEST, seed=1)
-    make.save_corpus(base / "held out", rows, tokenizer, max_length=LONGEST)
+    for name, count, seed in (("corpus", rows, 0), ("held out", 9, 1)):
+        made = make.text_rows(tokenizer, count, longest, seed)
+        make.save_corpus(base / name, made, tokenizer, max_length=longest, shard_size=30)
     (base / "model.json").write_text(json.dumps(make.qwen_config(VOCAB)))
     return base
 
 
-def make_rare_corpus(base: Path) -> None:
-    """base/corpus, whose row 6 alone has the id RARE; the second step of 4 rows takes it."""
+def make_rare_base(base: Path) -> Path:
+    """BASE_PATH for RARE_RUN: row 6 alone has the id RARE; the second step of 4 rows takes it."""
     tokenizer = make.train_tokenizer(base / "tokenizer", make.documents(50), VOCAB)
     rows = [np.minimum(row, RARE - 1) for row in make.random_rows(12, VOCAB, 0, longest=17)]
     rows[6] = np.array([5, RARE, 7, 8])
     make.save_corpus(base / "corpus", rows, tokenizer, max_length=17)
+    (base / "model.json").write_text(json.dumps(make.qwen_config(VOCAB)))
+    return base
 
 
 def train(base: Path, save: str, **variables: object) -> subprocess.CompletedProcess:
@@ -63,6 +75,13 @@ def train(base: Path, save: str, **variables: object) -> subprocess.CompletedPro
 def flags(**more: object) -> list[object]:
     """The same settings as flags of the program."""
     return programs.flags({**VARIABLES, **more})
+
+
+def call(base: Path, words: list, processes: int = 1, **environment: object) -> programs.Program:
+    """The training program with these flags, in one process or through the starter of several."""
+    starter = ["cluster.launch", "--nproc", processes, "pretrain/train.py"]
+    program = ["pretrain.train"] if processes == 1 else starter
+    return programs.call(base, *program, base, *words, **environment)
 
 
 class Machine:
@@ -107,13 +126,23 @@ class Machine:
         return [int(word) for word in children.read_text().split()]
 
 
-def none_left(base: Path) -> None:
+def processes_of(folder: Path) -> list[int]:
+    """The processes whose command line names the folder, and those that convert inside it."""
+    found = make.processes_naming(folder)
+    for process in make.processes_naming("ds_to_universal"):
+        with contextlib.suppress(OSError):  # ended meanwhile
+            if os.readlink(f"/proc/{process}/cwd") == str(folder):
+                found.append(process)
+    return found
+
+
+def none_left(folder: Path) -> None:
     """No process of the run is there any more; the last may need a moment."""
     for _ in range(100):
-        if not make.processes_naming(base):
+        if not processes_of(folder):
             return
         time.sleep(0.1)
-    left = make.processes_naming(base)
+    left = processes_of(folder)
     for process in left:
         os.kill(process, signal.SIGKILL)  # for the tests that follow
     assert not left

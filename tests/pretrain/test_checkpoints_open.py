@@ -17,8 +17,9 @@ from data_utils.program import CODE_ROOT
 from data_utils.tokenizer import load_tokenizer
 from pretrain.metrics import read_metrics
 from tests import make, programs
+from tests.pretrain.runs import VOCAB, flags
 
-VOCAB, LONGEST, TEXT = 600, 21, "def f(x):\n    return 'naïve'  # 123<|endoftext|>"
+LONGEST, TEXT = 21, "def f(x):\n    return 'naïve'  # 123<|endoftext|>"
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": VOCAB}
 IDS = {"eos_token_id": 0, "pad_token_id": 0, "bos_token_id": None}
 HEADS = {"intermediate_size": 88, "num_attention_heads": 2, "num_key_value_heads": 2}
@@ -86,24 +87,18 @@ def save(family: str, precision: str) -> str:
 
 
 def start(base: Path, family: str, precision: str) -> programs.Program:
-    settings = {
-        "model-config": config_file(family),
-        "data-dir": "corpus",
-        "valid-data": "held out",
-        "save": save(family, precision),
-        "precision": precision,
-        "global-batch": 4,
-        "micro-batch": 4,
-        "lr": 1e-2,
-        "lr-min": 1e-3,
-        "warmup-steps": 1,
-        "total-steps": 6,
-        "save-every": 3,
-        "valid-every": 3,
-        "log-every": 2,
-    }
-    flags = programs.flags(settings)
-    return programs.start(base, "pretrain.train", base, *flags)
+    words = flags(
+        MODEL_CONFIG=config_file(family),
+        SAVE=save(family, precision),
+        PRECISION=precision,
+        MICRO_BATCH=4,
+        WARMUP_STEPS=1,
+        TOTAL_STEPS=6,
+        SAVE_EVERY=3,
+        VALID_EVERY=3,
+        LOG_EVERY=2,
+    )
+    return programs.start(base, "pretrain.train", base, *words)
 
 
 @pytest.fixture(scope="module")

@@ -15,20 +15,15 @@ from transformers import AutoConfig, AutoModelForCausalLM, get_scheduler
 
 from data_utils.corpus import Corpus
 from pretrain.metrics import read_metrics
-from tests import make, programs
+from tests.pretrain import runs
+from tests.pretrain.runs import BATCH, EOS
 
-VOCAB, EOS, ROWS, LONGEST = 600, 0, 150, 25
-STEPS, BATCH, WARMUP, LR, LR_MIN, CLIP = 200, 4, 20, 3e-3, 3e-4, 1.5
+ROWS, STEPS, WARMUP, LR, LR_MIN, CLIP = 150, 200, 20, 3e-3, 3e-4, 1.5
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    base = tmp_path_factory.mktemp("base path")
-    tokenizer = make.train_tokenizer(base / "tokenizer", make.documents(50), VOCAB)
-    rows = make.text_rows(tokenizer, ROWS, LONGEST)
-    make.save_corpus(base / "corpus", rows, tokenizer, max_length=LONGEST, shard_size=64)
-    (base / "model.json").write_text(json.dumps(make.qwen_config(VOCAB)))
-    return base
+    return runs.make_base(tmp_path_factory.mktemp("base path"), rows=ROWS, longest=25)
 
 
 @pytest.fixture(scope="module")
@@ -64,24 +59,9 @@ def plain(base) -> tuple[list[float], list[float], dict]:
 @pytest.mark.parametrize("processes", [1, 2])
 def test_200_steps_equal_those_of_a_plain_loop(base, plain, processes):
     save = f"run of {processes}"
-    settings = {
-        "model-config": "model.json",
-        "data-dir": "corpus",
-        "save": save,
-        "global-batch": BATCH,
-        "micro-batch": 2,
-        "lr": LR,
-        "lr-min": LR_MIN,
-        "clip": CLIP,
-        "warmup-steps": WARMUP,
-        "total-steps": STEPS,
-        "save-every": STEPS,
-        "log-every": 1,
-    }
-    flags = programs.flags(settings)
-    several = ["cluster.launch", "--nproc", processes, "pretrain/train.py"]
-    program = ["pretrain.train"] if processes == 1 else several
-    run = programs.call(base, *program, base, *flags)
+    schedule = {"LR": LR, "LR_MIN": LR_MIN, "WARMUP_STEPS": WARMUP, "TOTAL_STEPS": STEPS}
+    seldom = {"SAVE_EVERY": STEPS, "VALID_EVERY": STEPS}
+    run = runs.call(base, runs.flags(SAVE=save, CLIP=CLIP, **schedule, **seldom), processes)
     assert run.code == 0, run.errors
     rows = read_metrics(base / save)
     losses, norms, weights = plain

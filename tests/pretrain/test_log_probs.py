@@ -7,12 +7,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
-from pretrain.log_probs import (
-    batches_by_length,
-    corpus_loss,
-    mean_loss,
-    row_log_probs,
-)
+from pretrain.log_probs import batches_by_length, corpus_loss, mean_loss, row_log_probs
 from tests import make
 
 VOCAB, EOS = 600, 0

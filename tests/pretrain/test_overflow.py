@@ -17,23 +17,12 @@ from pretrain.metrics import read_metrics
 from pretrain.schedule import learning_rate
 from tests import make, programs
 from tests.pretrain.dynamic_scale import ARGUMENTS
-from tests.pretrain.runs import RARE, VOCAB, make_rare_corpus
-
-SETTINGS = {
-    "model-path": "model",
-    "data-dir": "corpus",
-    "global-batch": 4,
-    "micro-batch": 2,
-    "total-steps": 40,
-    "warmup-steps": 1,
-    "log-every": 1,
-}
+from tests.pretrain.runs import RARE, RARE_RUN, VOCAB, call, make_rare_base
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    base = tmp_path_factory.mktemp("base path")
-    make_rare_corpus(base)
+    base = make_rare_base(tmp_path_factory.mktemp("base path"))
     config = {**make.qwen_config(VOCAB), "tie_word_embeddings": False}
     weights = load_file(
         make.save_model(base / "model", config, 0, base / "tokenizer") / "model.safetensors"
@@ -59,7 +48,8 @@ def steep(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def flags(save: str, **changes: object) -> list[object]:
-    return programs.flags({**SETTINGS, "save": save, **changes})
+    settings = {"MODEL_PATH": "model", "SAVE": save, "TOTAL_STEPS": 40}
+    return programs.flags({**RARE_RUN, **settings, **changes})
 
 
 def train(base: Path, save: str, overflows: str, **changes: object) -> programs.Program:
@@ -130,10 +120,8 @@ def test_overflows_skip_the_update_and_count_the_step(exhausted):
 
 def test_the_lowest_scale_stops_before_the_update(exhausted):
     run, folder = exhausted
-    lines = [line for line in run.errors.splitlines() if "ERROR" in line]
-    assert run.code == 2 and len(lines) == 1 and "Traceback" not in run.errors, run.errors
-    assert "in step 17 the fp16 gradients overflow at the lowest loss scale (1)" in lines[0]
-    assert "SKIP_STEPS=17" in lines[0] and "PRECISION=bf16 or fp32" in lines[0]
+    what = "in step 17 the fp16 gradients overflow at the lowest loss scale (1)"
+    programs.one_message(run, 2, what, "SKIP_STEPS=17", "PRECISION=bf16 or fp32")
     listed = json.loads((folder / "non_finite_step_000017.json").read_text())
     assert listed["rows"] == [4, 5, 6, 7]  # of 12: row 64 mod 12 and on
     artefact.require(folder / "step_000015", "model", "", contents=True)
@@ -151,9 +139,7 @@ def test_it_goes_on_with_the_checkpoints_loss_scale(base, exhausted):
 def test_scaled_training_equals_unscaled(base):
     """An overflow in step 3: the weights are those of a run that leaves its batch out."""
     assert train(base, "scaled", "3-3", total_steps=5).code == 0
-    plain = programs.call(
-        base, "pretrain.train", base, *flags("plain", total_steps=5, skip_steps=3)
-    )
+    plain = call(base, flags("plain", total_steps=5, skip_steps=3))
     assert plain.code == 0, plain.errors
     found, expected = weights_of(base / "scaled"), weights_of(base / "plain")
     for name, weight in expected.items():
@@ -165,13 +151,8 @@ def test_an_infinite_gradient_stops_before_the_update(base, precision, processes
     """The loss of step 2 is finite, its gradient's norm is not; step 1 has a learning rate of 0."""
     save = f"steep {precision}"
     changes = {"model_path": "steep", "precision": precision, "zero_stage": stage, "save_every": 1}
-    program = ["pretrain.train"]
-    if processes > 1:
-        program = ["cluster.launch", "--nproc", processes, "pretrain/train.py"]
-    run = programs.call(base, *program, base, *flags(save, **changes))
-    lines = [line for line in run.errors.splitlines() if "ERROR" in line]
-    assert run.code == 2 and len(lines) == 1, run.errors
-    assert "in step 2 the gradients are not finite" in lines[0] and "SKIP_STEPS=2" in lines[0]
+    run = call(base, flags(save, **changes), processes)
+    programs.one_message(run, 2, "in step 2 the gradients are not finite", "SKIP_STEPS=2")
     listed = json.loads((base / save / "non_finite_step_000002.json").read_text())
     assert listed["rows"] == [4, 5, 6, 7]
     assert [row["step"] for row in read_metrics(base / save)] == [1]

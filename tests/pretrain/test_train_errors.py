@@ -16,28 +16,16 @@ from safetensors.torch import load_file, save_file
 from data_utils import artefact
 from data_utils.artefact_writer import lock
 from data_utils.errors import ProgramError
+from pretrain.metrics import read_metrics
 from pretrain.train import check
 from tests import make, programs
-from tests.pretrain.runs import RARE, VOCAB, make_rare_corpus
+from tests.pretrain.runs import LAUNCHER, RARE, RARE_RUN, VOCAB, call, column, make_rare_base
 from tests.programs import one_message
-
-SETTINGS = {
-    "model-config": "model.json",
-    "data-dir": "corpus",
-    "save": "run",
-    "global-batch": 4,
-    "micro-batch": 2,
-    "total-steps": 3,
-    "warmup-steps": 1,
-    "log-every": 1,
-}
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory) -> Path:
-    base = tmp_path_factory.mktemp("base path")
-    make_rare_corpus(base)
-    (base / "model.json").write_text(json.dumps(make.qwen_config(VOCAB)))
+    base = make_rare_base(tmp_path_factory.mktemp("base path"))
     (base / "small.json").write_text(json.dumps(make.qwen_config(RARE)))
     unfinished = base / "unfinished"
     unfinished.mkdir()
@@ -51,14 +39,8 @@ def base(tmp_path_factory) -> Path:
 
 
 def train(base: Path, processes: int, **changes: object) -> programs.Program:
-    """Run with these settings changed, in one process or through the starter of several."""
-    starter = ["cluster.launch", "--nproc", processes, "pretrain/train.py"]
-    program = ["pretrain.train"] if processes == 1 else starter
-    return programs.call(base, *program, base, *flags(**changes))
-
-
-def flags(**changes: object) -> list[object]:
-    return programs.flags({**SETTINGS, **{k.replace("_", "-"): v for k, v in changes.items()}})
+    """Run with these settings changed."""
+    return call(base, programs.flags({**RARE_RUN, **changes}), processes)
 
 
 FP16 = pytest.param(
@@ -87,7 +69,8 @@ MISTAKES = [
 @pytest.mark.parametrize("changes, code, parts", MISTAKES)
 def test_mistakes_are_found_before_anything_is_written(base, changes, code, parts, world):
     place = changes.get("place", base)
-    words = flags(**{name: value for name, value in changes.items() if name != "place"})
+    settings = {name: value for name, value in changes.items() if name != "place"}
+    words = programs.flags({**RARE_RUN, **settings})
     with pytest.raises(ProgramError, match=r"^ERROR .*\. Fix: ") as caught:
         check([str(word) for word in (place, *words)], world)
     assert caught.value.code == code and all(part in str(caught.value) for part in parts)
@@ -101,9 +84,7 @@ def test_global_batch_counts_all_processes(base):
 def test_mistakes_through_the_launcher(base):
     """The same as a user sees it, from the command line."""
     for processes in (1, 2):
-        run = make.run(
-            "scripts/pretrain/qwen/200M.sh", base, "--nonsense", 1, check=False, NPROC=processes
-        )
+        run = make.run(LAUNCHER, base, "--nonsense", 1, check=False, NPROC=processes)
         assert run.returncode == 2 and run.stderr.count("ERROR") == 1
         assert "--nonsense" in run.stderr and "Traceback" not in run.stderr
 
@@ -127,8 +108,7 @@ def test_a_loss_that_is_no_number_stops_before_the_update(base, processes):
     one_message(run, 2, "the loss of step 2 is nan", rows)
     listed = json.loads(rows.read_text())
     assert listed == {"step": 2, "what": "the loss of step 2 is nan", "rows": [4, 5, 6, 7]}
-    lines = (folder / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [1]
+    assert column(folder, "step") == [1]
     assert not (folder / artefact.MANIFEST).exists()
     assert not make.processes_naming(folder)
 
@@ -141,8 +121,7 @@ def test_what_may_change_and_what_needs_allow_change(base):
     one_message(train(base, 1, save="changing", allow_change="rl"), 2, "does not know rl")
     run = train(base, 1, save="changing", lr=5e-4, allow_change="lr")
     assert run.code == 0 and "CHANGED lr from 0.0006 to 0.0005" in run.output, run.errors
-    rows = [json.loads(line) for line in (base / "changing/metrics.jsonl").open()]
-    assert [row["lr"] for row in rows] == [0.0, 5e-4, pytest.approx(2.8e-4)]
+    assert column(base / "changing", "lr") == [0.0, 5e-4, pytest.approx(2.8e-4)]
     (change,) = artefact.read_manifest(base / "changing").made_by["changes"]
     assert (change["name"], change["from"], change["to"]) == ("lr", 6e-4, 5e-4)
 
@@ -153,7 +132,7 @@ def test_skip_steps_goes_on_without_the_batch(base):
     assert train(base, 1, **changes).code == 2
     run = train(base, 1, **changes, skip_steps="2-2")
     assert run.code == 0 and "resuming after step 1" in run.output, run.errors
-    rows = [json.loads(line) for line in (base / "skipping/metrics.jsonl").open()]
+    rows = read_metrics(base / "skipping")
     assert [row["step"] for row in rows] == [1, 3]
     assert rows[1]["sequences"] == 8 and rows[1]["lr"] == pytest.approx(3.3e-4)
     manifest = artefact.read_manifest(base / "skipping")
