@@ -16,33 +16,17 @@ from data_utils.errors import ArtefactError
 from pretrain import checkpoints, train
 from tests import make, programs
 from tests.faults import hooks
-from tests.pretrain.runs import LONGEST, damage, flags, make_base, same_run
+from tests.pretrain.runs import LONGEST, call, damage, flags, same_run
 
 FORK = multiprocessing.get_context("fork")
 OPTIMIZER = "deepspeed/state/zero_pp_rank_0_mp_rank_00_optim_states.pt"
 WEIGHTS = "deepspeed/state/mp_rank_00_model_states.pt"
 
 
-def call(base: Path, **settings: object) -> programs.Program:
-    return programs.call(base, "pretrain.train", base, *flags(**settings))
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    return make_base(tmp_path_factory.mktemp("base path"))
-
-
-@pytest.fixture(scope="module")
-def undisturbed(base) -> Path:
-    """The folder of a run that nothing happens to."""
-    assert call(base, SAVE="undisturbed").code == 0
-    return base / "undisturbed"
-
-
 @pytest.fixture(scope="module")
 def stopped(base) -> Path:
     """The folder of a run that has ended early, with the checkpoints of steps 4 and 8."""
-    assert call(base, SAVE="stopped", STOP_STEP=8).code == 0
+    assert call(base, flags(SAVE="stopped", STOP_STEP=8)).code == 0
     return base / "stopped"
 
 
@@ -90,20 +74,20 @@ def test_a_model_without_states_is_no_reason_to_begin_anew(copy):
     """All that can be resumed from is gone, what KEEP_EVERY has kept is there."""
     shutil.rmtree(copy / "step_000008")
     checkpoints.drop_state(copy / "step_000004")
-    run = call(copy.parent, SAVE=copy.name)
+    run = call(copy.parent, flags(SAVE=copy.name))
     assert run.code == 3 and "no checkpoint is intact" in run.errors
     assert len((copy / "metrics.jsonl").read_text().splitlines()) == 8
 
 
 @pytest.mark.parametrize("name", ["weights for people, a bit", "newest missing"])
-def test_going_on_from_the_one_before_ends_the_same(copy, undisturbed, name):
+def test_going_on_from_the_one_before_ends_the_same(copy, trained_by_one, name):
     DAMAGES.get(name, shutil.rmtree)(copy / "step_000008")
-    run = call(copy.parent, SAVE=copy.name)
+    run = call(copy.parent, flags(SAVE=copy.name))
     assert run.code == 0 and "resuming after step 4" in run.output, run.errors
-    same_run(copy, undisturbed)
+    same_run(copy, trained_by_one)
 
 
-def test_other_settings_and_inputs_are_refused_and_nothing_is_lost(base, copy, undisturbed):
+def test_other_settings_and_inputs_are_refused_and_nothing_is_lost(base, copy, trained_by_one):
     tokenizer = base / "tokenizer"
     rows = make.text_rows(tokenizer, 42, LONGEST, seed=5)
     make.save_corpus(base / "other", rows, tokenizer, max_length=LONGEST)
@@ -115,12 +99,12 @@ def test_other_settings_and_inputs_are_refused_and_nothing_is_lost(base, copy, u
     ]
     before = state_of(copy)
     for change, what, figures in changes:
-        run = call(base, **{"SAVE": copy.name, **change})
+        run = call(base, flags(SAVE=copy.name, **change))
         assert run.code == 2 and run.errors.count("ERROR") == 1 and " Fix: " in run.errors
         assert what in run.errors and figures in run.errors, run.errors
         assert "Traceback" not in run.errors and state_of(copy) == before
-    assert call(base, SAVE=copy.name).code == 0
-    same_run(copy, undisturbed)
+    assert call(base, flags(SAVE=copy.name)).code == 0
+    same_run(copy, trained_by_one)
 
 
 def state_of(folder: Path) -> dict:

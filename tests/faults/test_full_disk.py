@@ -15,12 +15,10 @@ import pytest
 
 from data_utils import artefact
 from pretrain import checkpoints
-from tests import make, programs
+from tests import make
 from tests.faults import hooks
-from tests.pretrain.runs import flags, make_base, same_run
+from tests.pretrain.runs import call, flags, same_run
 from tests.programs import one_message
-
-MEGABYTES = 8
 
 
 @contextlib.contextmanager
@@ -37,22 +35,9 @@ def mounted(folder: Path, *words: str):
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory) -> Path:
-    return make_base(tmp_path_factory.mktemp("base path"))
-
-
-@pytest.fixture(scope="module")
 def small_disk(base) -> Path:
-    with mounted(base / "small disk", "-t", "tmpfs", "-o", f"size={MEGABYTES}m", "none") as disk:
+    with mounted(base / "small disk", "-t", "tmpfs", "-o", "size=8m", "none") as disk:
         yield disk
-
-
-@pytest.fixture(scope="module")
-def undisturbed(base) -> Path:
-    """The folder of a run that nothing happens to."""
-    run = hooks.start(base, flags(SAVE="undisturbed")).wait()
-    assert run.code == 0, run.errors
-    return base / "undisturbed"
 
 
 def fill(disk: Path, left: int = 0) -> None:
@@ -82,9 +67,9 @@ FULL = {  # phase, the file or folder that the message names
 }
 
 
-def test_the_disk_fills_up_in_every_phase(base, small_disk, undisturbed):
+def test_the_disk_fills_up_in_every_phase(base, small_disk, trained_by_one):
     """One folder; each start meets a disk that becomes full in the next phase, until it is free."""
-    folder, hit = small_disk / "run", []
+    folder = small_disk / "run"
     settings = flags(SAVE="small disk/run", SAVE_EVERY=2, KEEP_LAST=1, KEEP_EVERY=4)
     for phase, name in FULL.items():
         run = hooks.start(base, settings, phase, 0, functools.partial(fill, small_disk)).wait()
@@ -94,22 +79,20 @@ def test_the_disk_fills_up_in_every_phase(base, small_disk, undisturbed):
         for step in checkpoints.steps_present(folder):
             checkpoints.require_states(checkpoints.step_folder(folder, step))
         (small_disk / "filler").unlink()
-        hit.append(phase)
-    print("phases hit:", hit)
     run = hooks.start(base, settings).wait()
     assert run.code == 0, run.errors
-    same_run(folder, undisturbed)
+    same_run(folder, trained_by_one)
 
 
 def test_no_start_without_space_for_a_checkpoint(base, small_disk):
     fill(small_disk, left=300_000)
-    run = hooks.start(base, flags(SAVE="small disk/begun")).wait()
+    run = call(base, flags(SAVE="small disk/begun"))
     one_message(run, 4, "no space left for a checkpoint", "small disk/begun", "expected 0.9 MB")
     assert not (small_disk / "begun/metrics.jsonl").exists()
     (small_disk / "filler").unlink()
 
 
-def test_files_cannot_grow(base, undisturbed):
+def test_files_cannot_grow(base, trained_by_one):
     """The same without root: the system refuses to write a file on, in the middle of it."""
     settings = flags(SAVE="limited", SAVE_EVERY=2)
     phases = ["save: DeepSpeed's states", "save: between the state files", "save: the model file"]
@@ -119,14 +102,13 @@ def test_files_cannot_grow(base, undisturbed):
         assert not list((base / "limited").glob("step_*.tmp"))
         assert checkpoints.find_checkpoint(base / "limited")
     assert hooks.start(base, settings).wait().code == 0
-    same_run(base / "limited", undisturbed)
+    same_run(base / "limited", trained_by_one)
 
 
 def test_two_processes_and_a_full_disk(base, small_disk):
     """The one message comes through the launcher, whose own record is on the full disk."""
     fill(small_disk, left=1_000_000)
-    words = ["cluster.launch", "--nproc", 2, "pretrain/train.py", base]
-    run = programs.call(base, *words, *flags(SAVE="small disk/two"))
+    run = call(base, flags(SAVE="small disk/two"), processes=2)
     (small_disk / "filler").unlink()
     one_message(run, 4, "small disk/two")
     assert not make.processes_naming("small disk/two")
@@ -134,20 +116,17 @@ def test_two_processes_and_a_full_disk(base, small_disk):
 
 def test_folders_that_cannot_be_written(base):
     (base / "a file").write_text("mine")
-    for save, parts in (("a file", ["a file"]), ("a file/run", ["a file"])):
-        run = hooks.start(base, flags(SAVE=save)).wait()
-        one_message(run, 4, *parts)
+    for save in ("a file", "a file/run"):
+        one_message(call(base, flags(SAVE=save)), 4, "a file")
     assert (base / "a file").read_text() == "mine"
 
 
 def test_a_disk_mounted_read_only(base, tmp_path):
-    run = hooks.start(base, flags(SAVE=tmp_path / "here/run", STOP_STEP=2)).wait()
+    run = call(base, flags(SAVE=tmp_path / "here/run", STOP_STEP=2))
     assert run.code == 0, run.errors
     words = ["--bind", "-o", "ro", str(tmp_path / "here")]
     with mounted(base / "read only", *words) as disk:
-        run = hooks.start(base, flags(SAVE=disk / "run")).wait()
-        one_message(run, 4, disk / "run", "Read-only")
-        run = hooks.start(base, flags(SAVE=disk / "new")).wait()
-        one_message(run, 4, disk / "new", "Read-only")
-    run = hooks.start(base, flags(SAVE=tmp_path / "here/run", STOP_STEP=3)).wait()
+        for save in (disk / "run", disk / "new"):
+            one_message(call(base, flags(SAVE=save)), 4, save, "Read-only")
+    run = call(base, flags(SAVE=tmp_path / "here/run", STOP_STEP=3))
     assert run.code == 0 and "resuming after step 2" in run.output, run.errors
