@@ -76,7 +76,7 @@ def run_and_die(words: list, kill: tuple) -> None:
     blocks.HEARTBEAT, blocks.STALE, blocks.FIRST_WAIT = 0.2, 2.0, 0.05
     if kill:
         programs.kill_at(*PHASES[kill[0]], kill[1])
-    programs._main("miniplm.score", [str(w) for w in words], {}, Path(words[0]) / "log.out")
+    programs.main("miniplm.score", [str(w) for w in words], {}, Path(words[0]) / "log.out")
 
 
 def start(base: Path, save: str, kill: tuple = (), **settings: object):
@@ -129,7 +129,7 @@ def run_and_stop(words: list, swallow: bool) -> None:
         return inner(*arguments, **options)
 
     AutoConfig.from_pretrained = outer
-    programs._main("miniplm.score", [str(w) for w in words], {}, Path(words[0]) / "log.out")
+    programs.main("miniplm.score", [str(w) for w in words], {}, Path(words[0]) / "log.out")
 
 
 @pytest.mark.parametrize("swallow", [False, True])

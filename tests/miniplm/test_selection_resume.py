@@ -58,7 +58,7 @@ def run_and_die(words: list[str], kill: tuple) -> None:
     shard_copy.ROWS = 8
     if kill:
         programs.kill_at(*PHASES[kill[0]], kill[1])
-    programs._main("miniplm.selection", words, {}, Path(words[0]) / "log.out")
+    programs.main("miniplm.selection", words, {}, Path(words[0]) / "log.out")
 
 
 @pytest.fixture(scope="module")

@@ -124,7 +124,7 @@ def run_and_die(name: str, words: list[str], kill: tuple) -> None:
     setattr(*case.small)
     if kill:
         programs.kill_at(*case.phases[kill[0]], kill[1])
-    programs._main(case.module.__name__, words, {}, Path(words[0]) / "log.out")
+    programs.main(case.module.__name__, words, {}, Path(words[0]) / "log.out")
 
 
 def made(base: Path, name: str, save: str, *flags: str) -> dict[str, str]:
