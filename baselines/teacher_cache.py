@@ -115,7 +115,9 @@ def cache(settings: Settings, stop: Stop) -> None:
             f"{made.folder}: {tokens:,} tokens, {entries / max(tokens, 1):.1f} ids per token on "
             "average"
         )
-    score.score(settings, stop)  # what another worker has not scored yet, and the manifest
+    score.score(
+        caching.scoring, settings, stop
+    )  # what another worker has not scored yet, and the manifest
 
 
 def announce(caching: Caching, settings: Settings) -> None:

@@ -36,6 +36,7 @@ Compute = Callable[[np.ndarray, Callable[[int], object]], Arrays]
 # (a block's arrays, its first row in the corpus, its file) -> what the manifest counts of it;
 # raises ArtefactError for what must not get into an artefact
 Examine = Callable[[Arrays, int, Path], dict[str, int]]
+TYPES = {"I32": "<i4", "U8": "u1", "F16": "<f2", "F32": "<f4"}  # safetensors' names
 FILL = "remove this file{} and run the stage that made it again: it fills the gap"
 
 
@@ -92,9 +93,26 @@ class BlockFiles:
         except (SafetensorError, OSError, KeyError) as error:
             what = f"the block cannot be read ({error})"
             raise ArtefactError(what, where=path, fix=fix) from error
-        if digest(arrays) != about["sha256"]:
-            raise ArtefactError("the block's checksum does not hold", where=path, fix=fix)
+        require_digest(arrays, about, path, fix)
         return arrays, about
+
+    def map(self, block: int, *, verify: bool, fix: str = FILL.format("")) -> Arrays:
+        """A block's arrays as read-only memory maps; ArtefactError as in read().
+
+        verify: compare the checksum too, which reads the whole block.
+        """
+        about, path = self.check(block, fix), block_path(self.folder, block)
+        with open(path, "rb") as file:
+            length = struct.unpack("<Q", file.read(8))[0]
+            header = json.loads(file.read(length))
+        del header["__metadata__"]
+        data, arrays = np.memmap(path, np.uint8, "r", offset=8 + length), {}
+        for name, entry in header.items():
+            stretch = data[slice(*entry["data_offsets"])].view(TYPES[entry["dtype"]])
+            arrays[name] = stretch.reshape(entry["shape"])
+        if verify:
+            require_digest(arrays, about, path, fix)
+        return arrays
 
     def check(self, block: int, fix: str = FILL.format("")) -> dict:
         """A block's description, from its header; ArtefactError if it is of another job."""
@@ -110,6 +128,12 @@ class BlockFiles:
                     f"the block {what}", where=path, expected=expected, found=found, fix=fix
                 )
         return about
+
+
+def require_digest(arrays: Arrays, about: dict, path: Path, fix: str) -> None:
+    """ArtefactError if the arrays are not those that the block was written with."""
+    if digest(arrays) != about["sha256"]:
+        raise ArtefactError("the block's checksum does not hold", where=path, fix=fix)
 
 
 def digest(arrays: Arrays) -> str:

@@ -7,20 +7,19 @@ each row) a store of draws has `entries` (uint8, distinct ids of each counted po
 `probabilities` (float16 [positions, k]).
 """
 
-import json
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from data_utils import artefact
-from data_utils.blocks import block_path
 from data_utils.corpus import Corpus
-from data_utils.elastic import FILL, Arrays, BlockFiles, digest
+from data_utils.elastic import FILL, Arrays, BlockFiles
 from data_utils.errors import ArtefactError, InputError
 
 KINDS = {"draws": "teacher draws", "top-k": "teacher top-k"}
 MOST_DRAWS, MOST_IDS = 63, 1 << 18
+OPEN_BLOCKS = 64
 FIX = "make it with scripts/vanilla_kd/cache_teacher.sh for this corpus and its shards"
 
 
@@ -71,7 +70,9 @@ class TeacherCache:
         mine, theirs = corpus.carried().get("tokenizer"), manifest.content.get("tokenizer")
         if mine != theirs:
             raise InputError("the stored teacher has another tokenizer", where=folder, fix=FIX)
-        self._index = lru_cache(maxsize=None)(self._read_index)
+        # A map holds a descriptor: few blocks stay open, however many a large store has.
+        self._index = lru_cache(maxsize=OPEN_BLOCKS)(self._read_index)
+        self._verified: set[int] = set()
 
     def summary(self) -> str:
         """What it keeps of the teacher, for people."""
@@ -130,32 +131,13 @@ class TeacherCache:
     def _read_index(self, block: int) -> tuple[Arrays, np.ndarray, np.ndarray | None]:
         """A block's arrays as memory maps, and where each of its rows begins in them.
 
-        Its checksum is compared on this first use.
+        Its checksum is compared on its first use.
         """
         fix = FILL.format(f" and {artefact.MANIFEST}")
-        about = self.files.check(block, fix)
-        arrays = mapped(block_path(self.folder, block))
-        if digest(arrays) != about["sha256"]:
-            raise ArtefactError(
-                "the block's checksum does not hold", where=block_path(self.folder, block), fix=fix
-            )
+        arrays = self.files.map(block, verify=block not in self._verified, fix=fix)
+        self._verified.add(block)
         positions = np.append(0, np.cumsum(arrays["count"], dtype=np.int64))
         if self.top_k:
             return arrays, positions, None
         entries = np.append(0, np.cumsum(arrays["entries"], dtype=np.int64))
         return arrays, positions, entries[positions]
-
-
-def mapped(path: Path) -> Arrays:
-    """The arrays of a safetensors file as read-only memory maps."""
-    types = {"I32": "<i4", "U8": "u1", "F16": "<f2", "F32": "<f4"}
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-    header.pop("__metadata__", None)
-    data = np.memmap(path, np.uint8, "r", offset=8 + length)
-    found = {}
-    for name, entry in header.items():
-        stretch = data[slice(*entry["data_offsets"])]
-        found[name] = stretch.view(types[entry["dtype"]]).reshape(entry["shape"])
-    return found

@@ -100,7 +100,7 @@ def main() -> None:
     settings = parse(Settings, positional="base_path")
     if launched():
         die_with_launcher()
-    stopped_by_signals(lambda stop: score(settings, stop))
+    stopped_by_signals(lambda stop: score(prepare(settings), settings, stop))
 
 
 def stopped_by_signals(work: Callable[[Stop], None]) -> None:
@@ -149,9 +149,8 @@ def prepare(settings: Settings) -> Scoring:
     return Scoring(corpus, model_folder, eos_id, bool(seen), job)
 
 
-def score(settings: Settings, stop: Stop) -> None:
+def score(scoring: Scoring, settings: Settings, stop: Stop) -> None:
     """Do the job's missing blocks together with all other workers, then finish the store."""
-    scoring = prepare(settings)
     load_scorer = functools.partial(load, scoring, settings, stop)
     made = scoring.job.run(load_scorer, examine, seen_in_training=scoring.seen)
     if made:

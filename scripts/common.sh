@@ -107,7 +107,7 @@ score() {
     PRECISION ATTENTION COMPILE ALLOW_REFERENCE_DATA)
   PROCESSES=$(processes)
   if [[ ${KD_CACHE:-false} == true ]]; then
-    CACHE=${CACHE:-results/kd_cache/$DATA_NAME/$CORPUS_NAME/$TEACHER_NAME}
+    CACHE=${CACHE:-results/kd_cache/$DATA_NAME/$CORPUS_NAME/${SAVE##*/}}
     launch baselines/teacher_cache.py "${settings[@]}" CACHE KIND DRAWS SYSTEMATIC SEED
   fi
   launch miniplm/score.py "${settings[@]}"

@@ -111,6 +111,17 @@ def test_a_selected_corpus_finds_its_rows(base):
     assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
+def test_few_blocks_are_open_at_a_time(base, monkeypatch):
+    """A store of more blocks than stay open reads the same."""
+    corpus = Corpus(base / "corpus")
+    rows = np.array([0, 40, 1, 20, 41, 2])  # of all three blocks, in turn
+    expected = TeacherCache(base / "cache", corpus).targets(rows)
+    monkeypatch.setattr("data_utils.teacher_cache.OPEN_BLOCKS", 1)
+    cache = TeacherCache(base / "cache", corpus)
+    assert all(np.array_equal(a, b) for a, b in zip(cache.targets(rows), expected, strict=True))
+    assert cache._index.cache_info().currsize == 1
+
+
 def test_all_ids_of_the_top_k_are_the_live_teacher(base):
     store(base, "top", "--kind", "top-k", "--draws", "63")
     counts, ids, probabilities = TeacherCache(base / "top", Corpus(base / "corpus")).targets(

@@ -3,7 +3,6 @@
 .venv/bin/python -m pytest tests/faults/test_training_faults.py
 """
 
-import contextlib
 import multiprocessing
 import os
 import random
@@ -17,9 +16,8 @@ import pytest
 from cluster.place import alive
 from data_utils import artefact
 from pretrain import checkpoints
-from tests import make
 from tests.faults import hooks
-from tests.pretrain.runs import VARIABLES, Machine, flags, make_base, same_run, train
+from tests.pretrain.runs import VARIABLES, Machine, flags, make_base, processes_of, same_run, train
 
 # Half calls among which the moment is drawn: what is sure to come in a run from its beginning.
 MOMENTS = {
@@ -40,16 +38,6 @@ MOMENTS = {
     "conversion: DeepSpeed's program": 2,
 }
 KEEP = {"SAVE_EVERY": 2, "KEEP_LAST": 1, "KEEP_EVERY": 4}
-
-
-def processes_of(folder: Path) -> list[int]:
-    """The processes whose command line names the folder, and those that convert inside it."""
-    found = make.processes_naming(folder)
-    for process in make.processes_naming("ds_to_universal"):
-        with contextlib.suppress(OSError):  # ended meanwhile
-            if os.readlink(f"/proc/{process}/cwd") == str(folder):
-                found.append(process)
-    return found
 
 
 def no_process_left(folder: Path, seconds: float = 10) -> None:
