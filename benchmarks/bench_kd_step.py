@@ -18,16 +18,13 @@ if __name__ == "__main__":
 
     use_project_python()
 
-import json
 import statistics
-import tempfile
 import time
 from collections.abc import Callable
 
 import torch
 
 from benchmarks import harness
-from data_utils.program import CODE_ROOT
 from pretrain.distillation import live_rule
 from pretrain.losses import head_loss
 from pretrain.models import head_weight, hidden_states, new_model
@@ -40,14 +37,7 @@ def main() -> None:
     if options.side:
         measure(options.side, Path(options.config))
         return
-    with tempfile.TemporaryDirectory() as folder:
-        config = json.loads(
-            (CODE_ROOT / "configs/models/qwen/200M.json").read_text(encoding="utf-8")
-        )
-        config.update(hidden_size=options.hidden, num_hidden_layers=options.layers)
-        (Path(folder) / "model.json").write_text(json.dumps(config), encoding="utf-8")
-        flags = ["--config", Path(folder) / "model.json"]
-        harness.compare("kd_step", __file__, flags, runs=options.runs)
+    harness.compare_steps("kd_step", __file__, options)
 
 
 def measure(side: str, config: Path) -> None:

@@ -12,8 +12,11 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from data_utils.program import CODE_ROOT
 
 OBVIOUS, OURS = "obvious", "ours"
 
@@ -92,6 +95,16 @@ def compare(
     medians = {side: median(found[side]) for side in sides}
     print_ratios(name, *(medians[side] for side in sides))
     return medians
+
+
+def compare_steps(name: str, file: str | Path, options: argparse.Namespace) -> None:
+    """Compare both sides on the 200M student's shape with other options.hidden and .layers."""
+    config = json.loads((CODE_ROOT / "configs/models/qwen/200M.json").read_text(encoding="utf-8"))
+    config.update(hidden_size=options.hidden, num_hidden_layers=options.layers)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.json"
+        path.write_text(json.dumps(config), encoding="utf-8")
+        compare(name, file, ["--config", path], runs=options.runs)
 
 
 def one_run(file: str | Path, side: str, arguments: Sequence[object]) -> dict:
