@@ -10,7 +10,7 @@ import pytest
 
 from baselines import teacher_cache
 from data_utils.program import CODE_ROOT
-from eval import lm
+from eval import lm, scaling_law
 from miniplm import score, selection
 from pretrain.objectives import vanilla_kd
 from pretrain.settings import TrainSettings
@@ -105,6 +105,7 @@ COMMANDS = {  # launcher: program, its flags
         "eval/lm.py",
         {"data_dir": "processed_data/dclm/qwen-1025", "split": "test"},
     ),
+    "scripts/eval/scaling_law.sh": ("eval/scaling_law.py", {}),
 }
 SETTINGS = {  # program: its settings, and the variables of other names
     "pretrain/train.py": (TrainSettings, {}),
@@ -114,6 +115,7 @@ SETTINGS = {  # program: its settings, and the variables of other names
     "tools/process_data/tokenize_pile.py": (tokenize_pile.Settings, {"data_dir": "TEXT"}),
     "tools/convert_tokenization.py": (convert_tokenization.Settings, {}),
     "eval/lm.py": (lm.Settings, {}),
+    "eval/scaling_law.py": (scaling_law.Settings, {}),
 }
 LAUNCHER = "scripts/pretrain/qwen/200M.sh"
 
