@@ -4,7 +4,8 @@
 
 Reads the corpus and the difference store; writes the refined corpus BASE_PATH/processed_data/
 pretrain/pile-diff_samp-qwen_1.8B-qwen_104M-r0.5/qwen-1025. --criterion makes the ablations and the
-random control from the same scored rows; --tokens N fills a budget of tokens instead of a ratio.
+random control from the same scored rows; --tokens N fills a budget of tokens instead of a ratio;
+--from-rows FOLDER makes a selection that was published as row numbers (tools/publish.py).
 The ratio is alpha of the paper (arXiv 2410.17215).
 """
 
@@ -21,6 +22,7 @@ from data_utils.errors import ArtefactError, InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.names import check_name
 from data_utils.tokenizer import copy_tokenizer
+from miniplm import published_rows
 from miniplm.criteria import CRITERIA, SEEDED, Differences, number_to_keep
 from miniplm.ranking import descending
 from miniplm.shard_copy import copy_shards
@@ -57,6 +59,7 @@ class Settings:
     seed: int = flag(10, f"for the criterion {', '.join(SEEDED)}")
     shard_size: int = flag(1_000_000, "sequences per shard")
     allow_reference_data: bool = flag(False, "also select from what the reference was trained on")
+    from_rows: str = flag("", "make a published selection again: the folder that it was put into")
 
     def __post_init__(self) -> None:
         if self.tokens < 0 or self.shard_size < 1:
@@ -84,6 +87,9 @@ def main() -> None:
     settings = parse(Settings, positional="base_path ratio")
     base = base_folder(settings.base_path)
     corpus = Corpus(under(base, settings.data_dir))
+    if settings.from_rows:
+        make_again(corpus, under(base, settings.from_rows), settings, base)
+        return
     stores = under(base, settings.scores)
     store = stores / f"diff-{settings.teacher_name}-{settings.ref_name}"
     manifest = open_store(store, corpus)
@@ -113,6 +119,13 @@ def main() -> None:
     )
     made = output.make(lambda: construct(corpus, store, manifest, settings, output))
     print_account(made, output.folder)
+
+
+def make_again(corpus: Corpus, published: Path, settings: Settings, base: Path) -> None:
+    """A published selection, from this copy of the corpus (miniplm/published_rows.py)."""
+    name = published_rows.read(published)[0]["name"]
+    save = under(base, settings.save or f"processed_data/pretrain/{name}")
+    print_account(published_rows.construct(corpus, published, save, PROGRAM), save)
 
 
 def open_store(store: Path, corpus: Corpus) -> artefact.Manifest:
