@@ -23,17 +23,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_utils import artefact, atomic_files
+from data_utils import atomic_files
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
 from eval import fits, paper
+from eval.run_curves import FIX, newest_manifest, read_curve
 from pretrain.metrics import read_metrics
 from reports import html_page, terminal
 from reports.files import save
 from reports.page import Column, Findings, Page, Picture, Table, Text, decimal, integer
 from reports.plots import label, new_plot, png
 
-FIX = "train with VALID_DATA and a smaller VALID_EVERY, on this version of the code"
 CAVEATS = (
     "Intervals are 95 % ones and cover the noise of a run's held-out losses around its curve. They "
     "cover neither seeds nor whether the law holds so far out. Checkpoints of one run share its "
@@ -150,29 +150,13 @@ def run_folders(base: Path, named: str) -> list[Path]:
 
 def read_points(folder: Path, from_step: int) -> Points:
     """A run's points; InputError if it has none or does not say what it cost."""
-    newest = max(folder.glob("step_*[0-9]"), default=folder)
-    manifest = artefact.read_manifest(folder) or artefact.read_manifest(newest)
-    rows = [row for row in read_metrics(folder) if "valid_loss" in row]
-    if manifest is None or "student_flops" not in manifest.counts or not rows:
-        raise InputError("the run has no held-out losses, or no FLOPs", where=folder, fix=FIX)
-    counts, settings = manifest.counts, manifest.made_by["settings"]
-    first = from_step or manifest.content["warmup_steps"]
-    rows = [row for row in rows if row["step"] >= first]
+    manifest = newest_manifest(folder)
+    first = from_step or (manifest.content.get("warmup_steps", 0) if manifest else 0)
+    curve, (method, *size) = read_curve(folder, from_step=first), folder.parts[-3:]
+    counts, valid_data = manifest.counts, manifest.made_by["settings"]["valid_data"]
     student = counts["student_flops"] / counts["tokens"]
-    each = student + counts["teacher_flops"] / counts["tokens"]
-    tokens = np.array([row["tokens"] for row in rows], float)
-    losses = np.array([row["valid_loss"] for row in rows], float)
-    method, *size = folder.parts[-3:]
-    return Points(
-        method,
-        "/".join(size),
-        settings["valid_data"],
-        counts["parameters"],
-        student,
-        each * tokens,
-        tokens,
-        losses,
-    )
+    points = curve.flops, curve.tokens, curve.losses
+    return Points(method, "/".join(size), valid_data, counts["parameters"], student, *points)
 
 
 def curve_row(run: Points) -> dict:

@@ -9,12 +9,19 @@ KEPT, DROPPED = "#2a7f62", "#c0563b"
 
 def new_plot(width: float, height: float):
     """(figure, axes) of a plain plot; sizes in inches."""
+    figure, panels = new_plots(width, height, 1, 1)
+    return figure, panels[0, 0]
+
+
+def new_plots(width: float, height: float, rows: int, columns: int):
+    """(figure, axes [rows, columns]) of plain plots; sizes in inches."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots()
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+    panels = figure.subplots(rows, columns, squeeze=False)
+    for axes in panels.flat:
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, panels
 
 
 def png(figure) -> bytes:
