@@ -63,6 +63,7 @@ STUDENTS = (
     Column("epochs", "epochs", decimal),
     Column("steps", "steps", integer),
     Column("loss", "held-out loss", decimal),
+    Column("bits_per_byte", "bits per byte", decimal),
     Column("difference", "difference to the control", signed),
     Column("low", "95 % from", signed),
     Column("high", "to", signed),
@@ -237,6 +238,7 @@ def row(run: Run, control: Run) -> dict:
         "epochs": trained["sequences"] / sequences,
         "steps": trained["step"],
         "loss": run.result["loss"],
+        "bits_per_byte": run.result.get("bits_per_byte") or float("nan"),
         "difference": difference,
         "low": low,
         "high": high,
@@ -249,8 +251,8 @@ def findings(run: Run, control: Run) -> list[str]:
     """What the difference says, and whether the runs differ in more than the data."""
     if run.tokens != control.tokens:
         return [
-            f"{run.name} has other tokens than {control.name}: its loss per token, on "
-            f"{run.result['corpus']['path']}, cannot be compared."
+            f"{run.name} has other tokens than {control.name}: their losses "
+            "per token cannot be compared, their bits per byte of text can."
         ]
     found = [verdict(run.name, control.name, *paired_difference(run.losses, control.losses))]
     mine, its = run.described(), control.described()

@@ -44,6 +44,7 @@ def save_losses(base: Path, name: str, losses: np.ndarray, model: str, corpus: s
         "sequences": len(losses),
         "loss": float(losses.mean()),
         "perplexity": float(np.exp(losses.mean())),
+        "bits_per_byte": 1.25,
     }
     atomic_files.write_json(folder / f"{name}.json", result)
 
@@ -146,7 +147,7 @@ def test_a_run_with_other_tokens_has_a_row_and_no_difference(base, tmp_path):
     save_losses(base, "other", losses, manifest["fingerprint"], corpus="converted held out")
     result = make.run("eval/compare.py", base, "--runs", f"other=results/other,{FLAG}")
     line = next(line for line in result.stdout.splitlines() if line.startswith("other "))
-    assert line.split()[4:] == ["5.000", "–", "–", "–", "1.50e+12", "0.00e+00"]
+    assert line.split()[4:] == ["5.000", "1.250", "–", "–", "–", "1.50e+12", "0.00e+00"]
     assert "* other has other tokens than control" in result.stdout
     assert "student is ahead of control" in result.stdout
 
