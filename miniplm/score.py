@@ -39,6 +39,7 @@ from data_utils.flags import base_folder, flag, parse, under
 from miniplm import import_scores
 from miniplm.scores import examine, first_bad, open_shards, seen_shards
 from pretrain.belonging import end_of_text, require_belonging
+from pretrain.flops import corpus_flops
 from pretrain.log_probs import row_log_probs
 from pretrain.models import (
     GET_MODEL,
@@ -81,6 +82,11 @@ class Scoring:
     eos_id: int
     seen: bool
     job: ElasticJob
+
+    @property
+    def flops(self) -> float:
+        """Those of the pass over the corpus."""
+        return corpus_flops(self.model_folder, self.corpus)
 
 
 def check(argv: list[str], world: int) -> Path:
@@ -152,7 +158,7 @@ def prepare(settings: Settings) -> Scoring:
 def score(scoring: Scoring, settings: Settings, stop: Stop) -> None:
     """Do the job's missing blocks together with all other workers, then finish the store."""
     load_scorer = functools.partial(load, scoring, settings, stop)
-    made = scoring.job.run(load_scorer, examine, seen_in_training=scoring.seen)
+    made = scoring.job.run(load_scorer, examine, seen_in_training=scoring.seen, flops=scoring.flops)
     if made:
         print(
             f"{made.folder}: {made.counts['sequences']:,} sequences scored, "

@@ -38,6 +38,14 @@ class TrainState:
     sequences: int = 0
     skipped: int = 0  # updates, by fp16's loss scale
     left_out: list[int] = field(default_factory=list)  # steps, by SKIP_STEPS
+    student_flops: float | None = 0.0  # None: some steps were an earlier version's, which did not
+    teacher_flops: float | None = 0.0  # count them
+
+    def add_flops(self, student: float, teacher: float) -> None:
+        """Count those of a step."""
+        if self.student_flops is not None:
+            self.student_flops += student
+            self.teacher_flops += teacher
 
 
 def step_folder(save: Path, step: int) -> Path:
@@ -88,7 +96,9 @@ def save_checkpoint(run: Run, state: TrainState) -> None:
 def counts(run: Run, state: TrainState) -> dict:
     """What the manifest of a model says of its training."""
     parameters = count_parameters(run.engine.student)
-    totals = {n: getattr(state, n) for n in ("step", "sequences", "tokens", "left_out")}
+    names = ["step", "sequences", "tokens", "left_out"]
+    names += [] if state.student_flops is None else ["student_flops", "teacher_flops"]
+    totals = {name: getattr(state, name) for name in names}
     return {**totals, "parameters": parameters, "trained_on": run.corpus.origins()}
 
 
@@ -196,7 +206,8 @@ def require_states(folder: Path) -> None:
 
 def read_state(folder: Path) -> dict:
     """trainer_state.json of a checkpoint."""
-    return json.loads((folder / STATE).read_text(encoding="utf-8"))
+    values = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    return {"student_flops": None, "teacher_flops": None, **values}
 
 
 def prune(save: Path, last: int, keep_last: int, keep_every: int) -> None:

@@ -1,9 +1,12 @@
-"""Floating point operations per token, and the peaks of devices: for utilisation (MFU)."""
+"""Floating point operations of models, and the peaks of devices: what a run costs, and its MFU."""
 
 import re
+from pathlib import Path
 
+import torch
 from torch import nn
 
+from data_utils.corpus import Corpus
 from pretrain.models import count_parameters, head_weight
 
 # Dense peaks in TFLOP/s (fp16 or bf16, fp32) from the makers' data sheets, by the words of a
@@ -40,6 +43,17 @@ def forward_flops(model: nn.Module, length: float) -> float:
     heads = getattr(config, "num_attention_heads", 0)  # a Mamba model has none
     width = getattr(config, "head_dim", None) or config.hidden_size // max(heads, 1)
     return 2 * weights + 2 * config.num_hidden_layers * heads * width * length
+
+
+def corpus_flops(model_folder: Path, corpus: Corpus) -> float:
+    """FLOPs of one forward pass over a corpus; of the model only config.json is read."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(model_folder, local_files_only=True)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    tokens = sum(shard.size for shard in corpus.shards)
+    return forward_flops(model, tokens / max(len(corpus), 1)) * tokens
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:

@@ -73,12 +73,16 @@ class Objective:
         """
         raise NotImplementedError
 
-    def flops(self, tokens: float, mean_length: float) -> float:
-        """FLOPs of all models for so many tokens, in rows of this mean length, for MFU.
+    def student_flops(self, tokens: float, mean_length: float) -> float:
+        """FLOPs of the student for so many tokens of a step, in rows of this mean length.
 
-        The student's: once forward, twice backward; recomputed activations do not count.
+        Once forward, twice backward; recomputed activations do not count.
         """
         return 3 * forward_flops(self.student, mean_length) * tokens
+
+    def teacher_flops(self, tokens: float, mean_length: float) -> float:
+        """The same of all other models."""
+        return 0.0
 
     def state(self) -> Batch:
         """What a checkpoint must keep: tensors equal on all ranks, for any number of ranks."""

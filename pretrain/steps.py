@@ -51,15 +51,23 @@ def train_step(
     seconds = time.monotonic() - started
     state.step, state.tokens = step, state.tokens + int(tokens)
     state.sequences += settings.global_batch
+    flops = step_flops(run, tokens)
+    state.add_flops(*flops)
     state.skipped += figures["skipped"]
     row = {"step": step, **means, "lr": lr, **figures}
     row.update(tokens=state.tokens, sequences=state.sequences, skipped=state.skipped)
     row.update(tokens_per_second=tokens / seconds, data_wait=data_wait, seconds=seconds)
     row["memory"] = peak_memory(run.processes)
     if run.peak is not None:
-        flops = run.objective.flops(tokens, tokens / settings.global_batch)
-        row["mfu"] = flops / seconds / run.peak / run.processes.world
+        row["mfu"] = sum(flops) / seconds / run.peak / run.processes.world
     return row, asked
+
+
+def step_flops(run: Run, tokens: float) -> tuple[float, float]:
+    """FLOPs of a step of so many tokens: the student's and the other models'."""
+    length = tokens / run.settings.global_batch
+    objective = run.objective
+    return objective.student_flops(tokens, length), objective.teacher_flops(tokens, length)
 
 
 def summed(run: Run, step: int, batch: Batch, stop: Stop) -> tuple[float, int, dict]:

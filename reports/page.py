@@ -86,6 +86,11 @@ def signed(value: float) -> str:
     return f"{value:+.3f}" if value == value else "–"
 
 
+def scientific(value: float) -> str:
+    """1.23e+15"""
+    return f"{value:.2e}"
+
+
 def percent(value: float) -> str:
     """12.3 %; a dash where there is no value."""
     return f"{100 * value:.1f} %" if value == value else "–"

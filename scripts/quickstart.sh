@@ -1,10 +1,17 @@
 #!/usr/bin/env bash
 # The whole method on this machine: real text, a real teacher, no GPU, no model hub.
-#   bash scripts/quickstart.sh [BASE_PATH=quickstart]
+#   bash scripts/quickstart.sh [--all] [BASE_PATH=quickstart]
 # Every stage is one of the README's launchers with smaller variables. Run again it skips what is
-# done and resumes. Variables: QUICKSTART_SEQUENCES PLANT_NOISE.
+# done and resumes. --all adds every baseline and both other families (scripts/all_stages.sh).
+# Variables: QUICKSTART_SEQUENCES PLANT_NOISE.
 set -euo pipefail
 
+all=false FAMILIES=false
+if [[ ${1:-} == --all ]]; then
+  all=true
+  shift
+fi
+if $all && command -v npm > /dev/null; then FAMILIES=true; fi
 CODE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 mkdir -p "${1:-$CODE/quickstart}"
 BASE=$(cd "${1:-$CODE/quickstart}" && pwd -P)
@@ -21,8 +28,12 @@ TEST_SET=processed_data/held_out/smollm2-129
 SCORES=results/scores/pile/smollm2-129
 STUDENT=results/miniplm/llama/7M
 CONTROL_STUDENT=results/random_half/llama/7M
+STORED_TEACHER=results/kd_cache/pile/smollm2-129/smollm2_135M
+GENERATED=processed_data/pretrain/pile-smollm2_135M-gen/smollm2-129
 SAMPLING=$CODE/scripts/miniplm/difference_sampling
 TOTAL=15
+if $all; then TOTAL=$((TOTAL + 1 + 3 * 2 + 3 + 2)); fi
+if $FAMILIES; then TOTAL=$((TOTAL + 2 * 5)); fi
 source "$CODE/scripts/stages.sh"
 prepare
 
@@ -46,9 +57,14 @@ stage "The reference's own part" processed_data/pretrain/pile_ref/smollm2-129 \
 stage "Train the reference model" checkpoints/llama/5M_ref \
   env MODEL_CONFIG=configs/models/quickstart/reference.json SAVE=checkpoints/llama/5M_ref \
   TOTAL_STEPS=$((SEQUENCES / 4)) bash "$CODE/scripts/pretrain/qwen/104M_ref.sh" "$BASE"
+score_with_teacher=(env SCORE_SHARDS=0:1 MODEL_PATH=checkpoints/smollm2/135M BLOCK_SIZE=64
+  TOKENS_PER_BATCH=2048)
+if $all; then # one pass for both: the next stage finds its scores there
+  stage "Score with the teacher and store it" $STORED_TEACHER \
+    "${score_with_teacher[@]}" bash "$CODE/scripts/vanilla_kd/cache_teacher.sh" "$BASE"
+fi
 stage "Score with the teacher" "$SCORES/$TEACHER_NAME" \
-  env SCORE_SHARDS=0:1 MODEL_PATH=checkpoints/smollm2/135M BLOCK_SIZE=64 TOKENS_PER_BATCH=2048 \
-  bash "$SAMPLING/1.8B.sh" "$BASE"
+  "${score_with_teacher[@]}" bash "$SAMPLING/1.8B.sh" "$BASE"
 stage "Score with the reference" "$SCORES/$REF_NAME" \
   env SCORE_SHARDS=0:1 MODEL_PATH=checkpoints/llama/5M_ref BLOCK_SIZE=64 TOKENS_PER_BATCH=2048 \
   bash "$SAMPLING/104M.sh" "$BASE"
@@ -57,12 +73,12 @@ stage "Difference scores" "$SCORES/diff-$TEACHER_NAME-$REF_NAME" \
   --scores $SCORES --teacher-name "$TEACHER_NAME" --ref-name "$REF_NAME"
 stage "Select the better half" $REFINED "${select_half[@]}"
 stage "Control: a random half" $CONTROL "${select_half[@]}" --criterion random
-student=(env MODEL_CONFIG=configs/models/quickstart/student.json "TOTAL_STEPS=$((SEQUENCES / 8))"
-  "VALID_DATA=$TEST_SET" VALID_EVERY=16 "SAVE_EVERY=$((SEQUENCES / 16))")
+TRAIN_STUDENT=(env MODEL_CONFIG=configs/models/quickstart/student.json
+  "TOTAL_STEPS=$((SEQUENCES / 8))" "VALID_DATA=$TEST_SET" VALID_EVERY=16 "SAVE_EVERY=$((SEQUENCES / 16))")
 stage "Pre-train on the better half" $STUDENT \
-  "${student[@]}" SAVE=$STUDENT bash "$CODE/scripts/miniplm/pretraining/qwen/200M.sh" "$BASE"
+  "${TRAIN_STUDENT[@]}" SAVE=$STUDENT bash "$CODE/scripts/miniplm/pretraining/qwen/200M.sh" "$BASE"
 stage "Pre-train on the random half" $CONTROL_STUDENT \
-  "${student[@]}" SAVE=$CONTROL_STUDENT DATA_DIR=$CONTROL \
+  "${TRAIN_STUDENT[@]}" SAVE=$CONTROL_STUDENT DATA_DIR=$CONTROL \
   bash "$CODE/scripts/pretrain/qwen/200M.sh" "$BASE"
 stage "Held-out loss: better half" results/eval/lm/better_half.json \
   bash "$CODE/scripts/eval/lm.sh" "$BASE" --model-path $STUDENT --ckpt-name better_half \
@@ -70,10 +86,12 @@ stage "Held-out loss: better half" results/eval/lm/better_half.json \
 stage "Held-out loss: random half" results/eval/lm/random_half.json \
   bash "$CODE/scripts/eval/lm.sh" "$BASE" --model-path $CONTROL_STUDENT --ckpt-name random_half \
   --data-dir $TEST_SET --limit $HELD_OUT
+RUNS=better_half=$STUDENT
+if $all; then source "$CODE/scripts/all_stages.sh"; fi
 
 echo
 "$PYTHON" "$CODE/eval/compare.py" "$BASE" \
-  --runs "better_half=$STUDENT,random_half=$CONTROL_STUDENT" \
+  --runs "$RUNS,random_half=$CONTROL_STUDENT" \
   --scores "$SCORES/diff-$TEACHER_NAME-$REF_NAME" \
   --stages stages.tsv --report report.html
 echo "The pipeline took $((SECONDS - started)) s. Report: $BASE/report.html"

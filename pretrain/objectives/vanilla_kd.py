@@ -16,7 +16,7 @@ from torch import nn
 
 from data_utils import artefact
 from data_utils.corpus import Corpus
-from data_utils.errors import ArtefactError, InputError
+from data_utils.errors import ArtefactError, InputError, ProgramError
 from data_utils.flags import base_folder, flag, under
 from data_utils.teacher_cache import TeacherCache
 from data_utils.tokenizer import load_tokenizer, vocabulary_size
@@ -28,6 +28,7 @@ from pretrain.losses import Rule, head_loss, inputs_and_labels, sequence_mean_we
 from pretrain.models import GET_MODEL, head_weight, hidden_states, load_model
 from pretrain.schedule import warmup_stable_decay
 from pretrain.settings import TrainSettings
+from pretrain.stored_teacher import compared
 
 
 @dataclass
@@ -91,7 +92,7 @@ class Objective(objective.Objective):
         if settings.teacher_cache:
             self.cache = TeacherCache(under(base, settings.teacher_cache), context.corpus)
             if context.processes.first:
-                print(self.cache.summary(), flush=True)
+                announce(self.cache, under(base, settings.teacher_path), context)
             return
         folder = under(base, settings.teacher_path)
         teacher = load_model(folder, settings.precision, settings.attention)
@@ -161,12 +162,30 @@ class Objective(objective.Objective):
         share = torch.full(labels.shape, self.share, device=labels.device)
         return stored_rule(labels, share, full_ids, full, remainder=self.cache.top_k)
 
-    def flops(self, tokens: float, mean_length: float) -> float:
-        """The student's, and of a live teacher one forward pass."""
-        student = super().flops(tokens, mean_length)
-        if self.teacher is None:
-            return student
-        return student + forward_flops(self.teacher, mean_length) * tokens
+    def teacher_flops(self, tokens: float, mean_length: float) -> float:
+        """One forward pass of a live teacher."""
+        return 0.0 if self.teacher is None else forward_flops(self.teacher, mean_length) * tokens
+
+
+def announce(cache: TeacherCache, teacher_folder: Path, context: objective.Context) -> None:
+    """Say what the cache keeps; where its teacher is there, compared with it on a few rows."""
+    print(cache.summary(), flush=True)
+    known = cache.manifest.input_fingerprint("model")
+    try:
+        found = artefact.identity(teacher_folder, "model", GET_MODEL)["fingerprint"]
+    except ProgramError:
+        found = None
+    if found != known or not len(context.corpus):
+        print(
+            f"not compared with its teacher, which is not in {teacher_folder} (TEACHER_PATH)",
+            flush=True,
+        )
+        return
+    settings, device = context.settings, context.processes.device
+    words = compared(
+        cache, teacher_folder, context.corpus, context.eos_id, settings.precision, device
+    )
+    print(f"compared with {teacher_folder} {words}", flush=True)
 
 
 def common_vocabulary(student: nn.Module, teacher: nn.Module, context: objective.Context) -> int:

@@ -4,11 +4,13 @@
 """
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from data_utils import artefact
 from data_utils.corpus import Corpus
@@ -16,6 +18,7 @@ from data_utils.errors import ArtefactError, InputError
 from data_utils.teacher_cache import TeacherCache, pack, unpack
 from pretrain.log_probs import counted_states
 from pretrain.models import head_weight, load_model
+from pretrain.stored_teacher import compared, distances
 from tests import make, programs
 from tests.pretrain.runs import EOS, VOCAB, column, flags, make_base
 
@@ -122,11 +125,14 @@ def test_few_blocks_are_open_at_a_time(base, monkeypatch):
     assert cache._index.cache_info().currsize == 1
 
 
-def test_all_ids_of_the_top_k_are_the_live_teacher(base):
-    store(base, "top", "--kind", "top-k", "--draws", "63")
-    counts, ids, probabilities = TeacherCache(base / "top", Corpus(base / "corpus")).targets(
-        np.arange(4)
-    )
+@pytest.fixture(scope="module")
+def top(base) -> Path:
+    """The store of the 63 most probable ids."""
+    return store(base, "top", "--kind", "top-k", "--draws", "63")
+
+
+def test_the_most_probable_ids_come_first(base, top):
+    counts, ids, probabilities = TeacherCache(top, Corpus(base / "corpus")).targets(np.arange(4))
     assert ids.shape[2] == 63 and (np.diff(probabilities[0, : counts[0]], axis=1) <= 0).all()
     assert ids[0, 0].size == len(set(ids[0, 0].tolist()))
 
@@ -142,6 +148,7 @@ def test_training_needs_no_teacher(base, corpus):
         words = flags(SAVE=save, DATA_DIR=corpus, **KD)
         run = programs.call(base, "pretrain.train", base, *words)
         assert run.code == 0 and "stored teacher" in run.output, run.errors
+        assert "not compared with its teacher" in run.output
         words = flags(SAVE=f"{save}, stopped", DATA_DIR=corpus, **KD)
         for more in (["--stop-step", 5], ["--micro-batch", 1]):
             run = programs.call(base, "pretrain.train", base, *words, *more)
@@ -152,6 +159,38 @@ def test_training_needs_no_teacher(base, corpus):
         found = column(base / f"{save}, stopped", name)
         assert np.allclose(found, column(base / save, name), rtol=1e-5)
     assert len(set(column(base / save, "kd_loss"))) > 5
+
+
+def test_what_is_stored_is_compared_with_the_live_teacher(base, top):
+    """Of the top k nothing is lost but the shape of the tail, of 20 draws the variance only."""
+    corpus, cpu = Corpus(base / "corpus"), torch.device("cpu")
+    words = base / "teacher", corpus, EOS, "fp32", cpu
+    found = compared(TeacherCache(base / "cache", corpus), *words)
+    kl, bias = (float(n) for n in re.findall(r"([-+]?\d\.\d+) nats", found))
+    assert kl > 0.1 and abs(bias) < 0.02, found
+    cache = TeacherCache(top, corpus)
+    found = compared(cache, *words)
+    assert "% of the teacher's mass" in found and " 0.0000 nats" in found, found
+    assert " 0.0000 nats" not in compared(cache, base / "reference", *words[1:])
+
+
+def test_distances_equal_slow_formulas():
+    generator = torch.Generator().manual_seed(0)
+    log_t = torch.randn(5, 7, generator=generator, dtype=torch.float64).log_softmax(1)
+    ids = torch.tensor([[0, 3, 0], [1, 2, 6], [5, 0, 0], [6, 4, 1], [2, 3, 4]])
+    stored = torch.tensor([[0.5, 0.5, 0], [0.2, 0.2, 0.6], [1, 0, 0], [0.4, 0.4, 0.2], [0.1] * 3])
+    draws, top = (distances(log_t, ids, stored.double(), top_k=k) for k in (False, True))
+    for n in range(5):
+        pairs = [(int(i), float(p)) for i, p in zip(ids[n], stored[n], strict=True) if p]
+        t = log_t[n].exp()
+        kl = sum(p * (np.log(p) - float(log_t[n, i])) for i, p in pairs)
+        cross = -sum(p * float(log_t[n, i]) for i, p in pairs)
+        assert draws[n].tolist() == pytest.approx([kl, cross + float((t * log_t[n]).sum())])
+        mass = sum(p for _, p in pairs)
+        rest = 1 - sum(float(t[i]) for i, _ in pairs)
+        kl = sum(float(t[i]) * (float(log_t[n, i]) - np.log(p)) for i, p in pairs)
+        kl += rest * np.log(rest / max(1 - mass, 1e-6))
+        assert top[n].tolist() == pytest.approx([mass, kl], rel=1e-5)
 
 
 def test_another_corpus_or_tokenizer_is_refused(base, tmp_path):

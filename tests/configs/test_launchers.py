@@ -22,6 +22,7 @@ ROW = "micro_batch accumulation lr lr_min warmup_steps total_steps save_every".s
 MODELS = {  # numbers in the order of ROW, and others
     "qwen/104M_ref": (8, 8, 6e-4, 6e-5, 2000, 9500, 5000, {}),
     "qwen/200M": (8, 8, 6e-4, 6e-5, 2000, 100_000, 5000, {}),
+    "qwen/300M": (8, 8, 6e-4, 6e-5, 2000, 100_000, 5000, {}),
     "qwen/500M": (4, 16, 3e-4, 3e-5, 2000, 100_000, 5000, {}),
     "qwen/1.2B": (4, 16, 2.5e-4, 2.5e-5, 2000, 100_000, 5000, {}),
     "llama3.1/212M": (8, 8, 6e-4, 6e-5, 2000, 100_000, 5000, {}),

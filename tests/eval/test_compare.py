@@ -27,6 +27,7 @@ def save_run(base: Path, name: str, corpus: Path, losses: np.ndarray, seed: int 
     ).begin()
     (folder / "model.safetensors").write_text(name)
     counts = {"step": STEPS, "sequences": STEPS * BATCH, "tokens": 1234}
+    counts |= {"student_flops": 1.5e12, "teacher_flops": 0.0}
     manifest = output.finish(["model.safetensors"], counts)
     save_losses(base, name, losses, manifest.fingerprint)
     return f"{name}=results/{name}"
@@ -43,6 +44,7 @@ def save_losses(base: Path, name: str, losses: np.ndarray, model: str, corpus: s
         "sequences": len(losses),
         "loss": float(losses.mean()),
         "perplexity": float(np.exp(losses.mean())),
+        "bits_per_byte": 1.25,
     }
     atomic_files.write_json(folder / f"{name}.json", result)
 
@@ -109,7 +111,7 @@ def test_the_program_prints_and_writes_all_of_it(base):
     flags = ("--runs", FLAG, "--scores", "scores/diff-T-R", "--stages", "stages.tsv")
     result = make.run("eval/compare.py", base, *flags, "--report", "out/report.html")
     page = (base / "out/report.html").read_text()
-    for words in ("student is ahead of control", "0:01:27", "100.0 %"):
+    for words in ("student is ahead of control", "0:01:27", "100.0 %", "1.50e+12"):
         assert words in result.stdout and words in page, words
     assert "http" not in page and "<script" not in page
 
@@ -134,6 +136,20 @@ def test_the_rows_of_the_table(base, tokenizer_folder):
     assert len(compare.findings(runs[0], runs[2])) == 1
     unequal = compare.findings(runs[1], runs[2])[1]
     assert "short" in unequal and "unique sequences, seed" in unequal
+
+
+def test_a_run_with_other_tokens_has_a_row_and_no_difference(base, tmp_path):
+    tokenizer = make.train_tokenizer(tmp_path / "t", make.documents(20), 500)
+    corpus = make.save_corpus(base / "converted", make.random_rows(ROWS, 500, 0), tokenizer)
+    losses = np.full(40, 5.0)
+    save_run(base, "other", corpus, losses)
+    manifest = json.loads((base / "results/other/manifest.json").read_text())
+    save_losses(base, "other", losses, manifest["fingerprint"], corpus="converted held out")
+    result = make.run("eval/compare.py", base, "--runs", f"other=results/other,{FLAG}")
+    line = next(line for line in result.stdout.splitlines() if line.startswith("other "))
+    assert line.split()[4:] == ["5.000", "1.250", "–", "–", "–", "1.50e+12", "0.00e+00"]
+    assert "* other has other tokens than control" in result.stdout
+    assert "student is ahead of control" in result.stdout
 
 
 def test_a_report_of_other_scores_is_refused(base):

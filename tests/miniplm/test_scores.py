@@ -15,6 +15,7 @@ from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError
 from data_utils.tokenizer import load_tokenizer
 from miniplm.scores import Scores
+from pretrain.flops import forward_flops
 from tests import make, programs
 from tests.pretrain.test_log_probs import CONFIGS
 from tests.programs import one_message as refused
@@ -86,6 +87,12 @@ def check_store(folder: Path, expected: tuple, first: int = 0, last: int = ROWS)
     assert not list(folder.glob(".block*")) and not list(folder.glob(".cl*"))
 
 
+def pass_flops(base: Path) -> float:
+    """Of the pass, row by row."""
+    model, corpus = AutoModelForCausalLM.from_pretrained(base / "teacher"), Corpus(base / "corpus")
+    return sum(n * forward_flops(model, n) for n in corpus.lengths(np.arange(ROWS)).tolist())
+
+
 @pytest.mark.parametrize("block_size, tokens_per_batch", [(8, 64), (7, 16_384), (1000, 1)])
 def test_store_equals_full_logits(base, expected, block_size, tokens_per_batch):
     save = f"scores/b{block_size}-{tokens_per_batch}"
@@ -96,6 +103,7 @@ def test_store_equals_full_logits(base, expected, block_size, tokens_per_batch):
     undefined = int((expected[1] == 0).sum())
     counts = {"sequences": ROWS, "first_row": 0, "without_counted_tokens": undefined}
     counts |= {"counted_tokens": int(expected[1].sum()), "seen_in_training": False}
+    counts["flops"] = pytest.approx(pass_flops(base), rel=0.02)
     assert manifest.counts == counts
     again = score(base, save, block_size=block_size, tokens_per_batch=tokens_per_batch)
     assert again.code == 0 and "is there already" in again.output

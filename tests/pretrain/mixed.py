@@ -50,6 +50,5 @@ class Objective(objective.Objective):
         figures = {"lm_loss": lm_loss, "distance": distance, "row": micro["row"].float().mean()}
         return (1 - mix) * lm_loss + mix * distance, figures
 
-    def flops(self, tokens, mean_length):
-        second = forward_flops(self.second, mean_length) * tokens
-        return super().flops(tokens, mean_length) + second
+    def teacher_flops(self, tokens, mean_length):
+        return forward_flops(self.second, mean_length) * tokens

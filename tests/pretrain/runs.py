@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_utils import artefact
 from data_utils.program import CODE_ROOT
 from pretrain.metrics import read_metrics
 from tests import make, programs
@@ -158,6 +159,8 @@ def same_run(folder: Path, undisturbed: Path) -> None:
         assert column(folder, name) == column(undisturbed, name)
     weights = [(f / "model.safetensors").read_bytes() for f in (folder, undisturbed)]
     assert weights[0] == weights[1]
+    flops = [artefact.read_manifest(f).counts["student_flops"] for f in (folder, undisturbed)]
+    assert flops[0] == flops[1] > 0
 
 
 def damage(path: Path, size: int | None = None) -> None:

@@ -13,9 +13,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
+from data_utils import artefact
 from data_utils.errors import InputError
 from pretrain import train
+from pretrain.flops import forward_flops
 from pretrain.losses import inputs_and_labels
+from pretrain.models import load_model
 from pretrain.objectives.vanilla_kd import Objective, common_vocabulary
 from pretrain.schedule import warmup_stable_decay
 from tests import make, programs
@@ -160,6 +163,12 @@ def test_killed_and_resumed_equals_undisturbed_and_two_processes_equal_one(base)
     again = hooks.start(base, flags(SAVE="killed", **KD)).wait()
     assert again.code == 0, again.errors
     same_run(base / "killed", base / "whole")
+    counts, teacher = (
+        artefact.read_manifest(base / "whole").counts,
+        load_model(base / "teacher", "fp32", "sdpa"),
+    )
+    passed = forward_flops(teacher, counts["tokens"] / counts["sequences"]) * counts["tokens"]
+    assert counts["teacher_flops"] == pytest.approx(passed, rel=0.01)
     two = ["cluster.launch", "--nproc", 2, "pretrain/train.py", base]
     run = programs.call(base, *two, *flags(SAVE="two", **KD))
     assert run.code == 0, run.errors

