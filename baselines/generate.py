@@ -42,6 +42,7 @@ from miniplm.shard_copy import copy_shards
 from pretrain.flops import forward_flops, outline
 from pretrain.generation import continue_prompts
 from pretrain.log_probs import batches_by_length, check_ids
+from pretrain.models import GET_MODEL, raised_as
 
 PROGRAM = "baselines/generate.py"
 
@@ -131,7 +132,8 @@ def prepare(settings: Settings) -> Generation:
 
 def count(corpus: Corpus, model_folder: Path, prompt_length: int) -> Amount:
     """The amount of work; InputError if no row is longer than the prompt, or without a cache."""
-    model, amount = outline(model_folder), Amount()
+    with raised_as(InputError, "the model cannot be read", GET_MODEL, model_folder):
+        model, amount = outline(model_folder), Amount()
     if not getattr(model.config, "num_attention_heads", 0):
         raise InputError(
             f"{type(model).__name__} has no key-value cache, which sampling needs",

@@ -1,6 +1,6 @@
 """Continuing prompts: transformers' own generate against pretrain/generation.py.
 
-    .venv/bin/python benchmarks/bench_generate.py [--hidden 256] [--layers 4] [--runs 5]
+    .venv/bin/python benchmarks/bench_generate.py [--hidden 384] [--layers 4] [--runs 5]
 
 Both sample 32 tokens behind 4 prompts of 768 tokens at temperature 1 from all 151,936 ids, with the
 same random Qwen2 model; `prompt` is the time of the first token, `tokens` that of the others.
@@ -28,7 +28,7 @@ ROWS, PROMPT, NEW, VOCAB = 4, 768, 32, 151_936
 
 
 def main() -> None:
-    options = harness.options(__doc__, hidden=256, layers=4, config="")
+    options = harness.options(__doc__, hidden=384, layers=4, config="")
     if options.side:
         measure(options.side, Path(options.config))
         return
