@@ -26,6 +26,7 @@ TEXT_FORMATS = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".parquet")
 TAKEN = {
     "corpus": (r".+_\d+\.(bin|idx|npy)", {"tokenizer"}),
     "scores": (r".+\.(safetensors|npy|pt)", set()),
+    "continuations": (r".+\.safetensors", set()),
     "text": (rf".+({'|'.join(map(re.escape, TEXT_FORMATS))})", {"train"}),
     "model": (
         r".+\.(safetensors|bin|pt|pth|h5|msgpack|gguf|index\.json|model|jinja|py)"

@@ -1,8 +1,9 @@
 """A corpus: shards of token sequences, read through memory maps as one list of rows.
 
 Row numbers run through the shards in order. Beside the shards are tokenizer/ and, where known, side
-files with one number per row: domain_K.npy (uint8, index into the manifest's domains) and
-source_row_K.npy (int64, the row of the corpus that it was taken from).
+files with one number per row: domain_K.npy (uint8, index into the manifest's domains),
+source_row_K.npy (int64, the row of the corpus that it was taken from) and generated_K.npy (int32,
+how many of its last tokens a teacher has sampled).
 """
 
 import json

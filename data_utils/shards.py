@@ -30,7 +30,8 @@ from data_utils.errors import ArtefactError, EnvironmentFault
 MAGIC = b"MMIDIDX\0\0"
 HEADER = struct.Struct("<9sQBQQ")
 TOKEN_TYPES = {4: np.dtype("<i4"), 8: np.dtype("<u2")}
-SIDES = {"domain": np.dtype("u1"), "source_row": np.dtype("<i8")}  # name_K.npy, one per row
+# name_K.npy, one value per row; source_row is written last and completes a shard.
+SIDES = {"domain": np.dtype("u1"), "generated": np.dtype("<i4"), "source_row": np.dtype("<i8")}
 ROWS = 1 << 16  # checked together: their numbers stay in the processor's cache
 OPEN_FILES, OTHER_FILES = 1 << 16, 128  # at most; besides the shards
 VERIFY = "python3 tools/verify.py on its folder shows all damage; get or make the shard again"

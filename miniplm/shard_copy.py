@@ -1,7 +1,7 @@
 """Copy rows of a corpus into new shards, in order; a killed copy resumes after its last shard.
 
-Beside a shard are domain_K.npy, where the corpus has domains, and source_row_K.npy: the row of the
-corpus that was copied, whatever that corpus was itself taken from.
+Beside a shard are the corpus's own side files, cut to these rows, and source_row_K.npy: the row of
+the corpus that was copied, whatever that corpus was itself taken from.
 """
 
 import contextlib
@@ -49,7 +49,8 @@ def copy_shard(corpus: Corpus, rows: np.ndarray, prefix: Path, bar: tqdm) -> Non
             bar.update(len(sequences))
     write_index(prefix, corpus.lengths(rows), corpus.dtype)
     number = int(prefix.name.rpartition("_")[2])
-    for name, values in (("domain", corpus.side("domain", rows)), ("source_row", rows)):
+    for name in SIDES:
+        values = rows if name == "source_row" else corpus.side(name, rows)
         if values is not None:
             write_side(prefix.parent, name, number, values)
 

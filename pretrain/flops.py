@@ -47,13 +47,17 @@ def forward_flops(model: nn.Module, length: float) -> float:
 
 def corpus_flops(model_folder: Path, corpus: Corpus) -> float:
     """FLOPs of one forward pass over a corpus; of the model only config.json is read."""
+    tokens = sum(shard.size for shard in corpus.shards)
+    return forward_flops(outline(model_folder), tokens / max(len(corpus), 1)) * tokens
+
+
+def outline(model_folder: Path) -> nn.Module:
+    """The model of a folder without its weights, to be counted."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.from_pretrained(model_folder, local_files_only=True)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    tokens = sum(shard.size for shard in corpus.shards)
-    return forward_flops(model, tokens / max(len(corpus), 1)) * tokens
+        return AutoModelForCausalLM.from_config(config)
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:

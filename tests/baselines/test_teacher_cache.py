@@ -210,6 +210,14 @@ def test_another_corpus_or_tokenizer_is_refused(base, tmp_path):
     programs.one_message(programs.call(base, "pretrain.train", base, *words), 2, "--temperature")
 
 
+def test_a_corpus_that_a_teacher_continued_is_refused(base, monkeypatch):
+    """Its rows have the numbers of those that the stored teacher has read, and other tokens."""
+    half = Corpus(base / HALF)
+    monkeypatch.setattr(half, "side", lambda name, rows: np.zeros(len(rows), np.int32))
+    with pytest.raises(InputError, match="another corpus"):
+        TeacherCache(base / "cache", half)
+
+
 def test_a_missing_row_and_a_damaged_block_are_named(base, tmp_path):
     corpus = Corpus(base / "corpus")
     cache = TeacherCache(base / "cache", corpus)

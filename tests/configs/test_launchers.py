@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from baselines import teacher_cache
+from baselines import generate, teacher_cache
 from data_utils.program import CODE_ROOT
 from eval import lm, scaling_law
 from miniplm import score, selection
@@ -35,6 +35,7 @@ DISTILLED = {  # with a teacher online: steps of equal compute
 }
 PILE = "processed_data/pretrain/pile"
 SELECTED = f"{PILE}-diff_samp-qwen_1.8B-qwen_104M-r0.5"
+GENERATED = f"{PILE}-qwen_1.8B-gen"
 TOKENS = {"llama3.1/212M": "qwen-llama3_1-1025", "mamba/130M": "qwen-mamba-1025"}
 
 
@@ -66,6 +67,16 @@ def storing(model: str, name: str) -> tuple[str, dict]:
     }
 
 
+def generating(model: str, name: str) -> tuple[str, dict]:
+    paths = {"model_path": model, "data_dir": f"{PILE}/qwen-1025"}
+    return "baselines/generate.py", {
+        **paths,
+        "save": f"{GENERATED}/qwen-1025",
+        "continuations": f"results/continuations/pile/qwen-1025/{name}",
+        "shards": "0:52",
+    }
+
+
 def tokenizing(text: str, corpus: str, **more: str) -> tuple[str, dict]:
     paths = {"data_dir": text, "tokenizer_path": "checkpoints/qwen/1.8B", "save": corpus}
     sizes = {"max_length": 1025, "shard_size": 1_000_000}
@@ -92,6 +103,11 @@ COMMANDS = {  # launcher: program, its flags
         for m in DISTILLED
         for method, corpora in (("vanilla_kd", PILE), ("miniplm_kd", SELECTED))
     },
+    **{
+        f"scripts/seqkd/{m}.sh": training(m, GENERATED, "results/seqkd")
+        for m in DISTILLED  # with the numbers of pre-training: the teacher is not online
+    },
+    "scripts/seqkd/generate.sh": generating("checkpoints/qwen/1.8B", "qwen_1.8B"),
     "scripts/pretrain/qwen/104M_ref.sh": training("qwen/104M_ref", f"{PILE}_ref", "checkpoints"),
     f"{SAMPLING}/1.8B.sh": scoring("checkpoints/qwen/1.8B", "qwen_1.8B"),
     "scripts/vanilla_kd/cache_teacher.sh": storing("checkpoints/qwen/1.8B", "qwen_1.8B"),
@@ -112,6 +128,7 @@ SETTINGS = {  # program: its settings, and the variables of other names
     "pretrain/train.py": (TrainSettings, {}),
     "vanilla_kd": (vanilla_kd.Settings, {}),
     "baselines/teacher_cache.py": (teacher_cache.Settings, {"shards": "SCORE_SHARDS"}),
+    "baselines/generate.py": (generate.Settings, {"shards": "SCORE_SHARDS"}),
     "miniplm/score.py": (score.Settings, {"shards": "SCORE_SHARDS"}),
     "tools/process_data/tokenize_pile.py": (tokenize_pile.Settings, {"data_dir": "TEXT"}),
     "tools/convert_tokenization.py": (convert_tokenization.Settings, {}),
@@ -189,6 +206,8 @@ def test_the_numbers_that_no_launcher_names():
     assert selection.Settings().shard_size == 1_000_000
     scoring = score.Settings()
     assert (scoring.shards, scoring.tokens_per_batch) == ("0:200", 16 * 1024)
+    text = generate.Settings()
+    assert (text.prompt_length, text.temperature, text.top_p) == (768, 1.0, 1.0)
     assert split_ref_data.Settings().shards == "240:246"
 
 

@@ -3,6 +3,7 @@
 .venv/bin/python -m pytest tests/pretrain/test_generation.py
 """
 
+import copy
 import json
 
 import pytest
@@ -51,6 +52,24 @@ def test_the_text_of_a_row_does_not_depend_on_its_batch(model):
         alone = continue_prompts(model, prompts()[at : at + 1], 9, rows[at : at + 1], 4)
         assert torch.equal(alone[0], together[at])
     assert not torch.equal(together, continue_prompts(model, prompts(), 9, rows, 5))
+
+
+def test_ids_beyond_the_vocabulary_are_never_sampled(model):
+    for temperature in (0, 3.0):
+        found = continue_prompts(model, prompts() % 9, 20, torch.arange(5), 1, temperature, 1, 9)
+        assert found.max() < 9
+
+
+def test_a_row_of_logits_that_are_not_finite_is_marked(model):
+    broken = copy.deepcopy(model)
+    broken.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().clone())
+    with torch.no_grad():
+        broken.get_input_embeddings().weight[7] = float("nan")
+    given = prompts() % 7
+    given[3, 2] = 7
+    for temperature in (0, 1.0):
+        found = continue_prompts(broken, given, 6, torch.arange(5), 1, temperature, 1, 7)
+        assert (found[3, 7:] == -1).all() and found[[0, 1, 2, 4]].min() >= 0
 
 
 @pytest.mark.parametrize("temperature, top_p", [(1.0, 1.0), (2.0, 1.0), (1.0, 0.6)])

@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# SeqKD: pre-train the 200M Qwen student on the corpus that scripts/seqkd/generate.sh makes.
+#   bash scripts/seqkd/qwen/200M.sh BASE_PATH [--flag value ...]
+source "$(dirname "${BASH_SOURCE[0]}")/../../common.sh" "$@"
+source "$CODE/configs/recipes/qwen/200M.sh"
+
+DATA_DIR=${DATA_DIR:-processed_data/pretrain/$DATA_NAME-$TEACHER_NAME-gen/$CORPUS_NAME}
+SAVE=${SAVE:-results/seqkd/qwen/200M}
+
+train
