@@ -102,7 +102,7 @@ def compare(
 def compare_steps(
     name: str, file: str | Path, options: argparse.Namespace, opponent: str = OBVIOUS
 ) -> None:
-    """Compare a side with ours on the 200M student's shape with other options.hidden and .layers."""
+    """Compare a side with ours: the 200M student with other options.hidden and .layers."""
     config = json.loads((CODE_ROOT / "configs/models/qwen/200M.json").read_text(encoding="utf-8"))
     config.update(hidden_size=options.hidden, num_hidden_layers=options.layers)
     with tempfile.TemporaryDirectory() as folder:

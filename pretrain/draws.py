@@ -7,7 +7,7 @@ al., arXiv 2503.16870). They depend on (seed, corpus row, position) and the logi
 import torch
 
 from pretrain.distillation import log_softmax_
-from pretrain.losses import chunk_logits, chunk_memory, chunk_rows
+from pretrain.losses import chunk_logits, chunk_memory, chunk_rows, exact_type
 
 
 def uniforms(seed: int, rows: torch.Tensor, positions: torch.Tensor, count: int) -> torch.Tensor:
@@ -71,9 +71,11 @@ def most_probable(
     hidden: torch.Tensor, head: torch.Tensor, k: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(ids int64 [N, k], their probabilities [N, k]) of softmax(hidden head^T), highest first."""
-    kept = [log_t.topk(k) for _, log_t in chunks(hidden, head)]
-    ids, values = (torch.cat([part[i] for part in kept]) for i in (1, 0))
-    return ids, values.exp()
+    ids = torch.empty(len(hidden), k, dtype=torch.int64, device=hidden.device)
+    values = torch.empty(ids.shape, dtype=exact_type(hidden.dtype), device=hidden.device)
+    for part, log_t in chunks(hidden, head):
+        values[part], ids[part] = log_t.topk(k)
+    return ids, values.exp_()
 
 
 def chunks(hidden: torch.Tensor, head: torch.Tensor):

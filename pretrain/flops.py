@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from data_utils.corpus import Corpus
-from pretrain.models import count_parameters, head_weight
+from data_utils.errors import InputError
+from pretrain.models import GET_MODEL, count_parameters, head_weight, raised_as
 
 # Dense peaks in TFLOP/s (fp16 or bf16, fp32) from the makers' data sheets, by the words of a
 # device's name; the more specific names come first.
@@ -27,6 +28,16 @@ PEAKS = (
     ({"4090"}, (165, 82.6)),
     ({"3090"}, (71, 35.6)),
 )
+
+
+def outline(folder: Path) -> nn.Module:
+    """The model of a folder without its weights, to be counted; InputError if there is none."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with raised_as(InputError, "the model cannot be read", GET_MODEL, folder):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
 
 
 def forward_flops(model: nn.Module, length: float) -> float:
@@ -49,15 +60,6 @@ def corpus_flops(model_folder: Path, corpus: Corpus) -> float:
     """FLOPs of one forward pass over a corpus; of the model only config.json is read."""
     tokens = sum(shard.size for shard in corpus.shards)
     return forward_flops(outline(model_folder), tokens / max(len(corpus), 1)) * tokens
-
-
-def outline(model_folder: Path) -> nn.Module:
-    """The model of a folder without its weights, to be counted."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.from_pretrained(model_folder, local_files_only=True)
-    with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config)
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:

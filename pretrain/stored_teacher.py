@@ -42,6 +42,7 @@ def compared(
     first, second = torch.cat(found).double().mean(dim=0).tolist()
     on = f"on {sum(map(len, found))} tokens of {len(rows)} rows"
     if cache.top_k:
+        second = max(second, 0.0)  # half precision leaves it a little below
         return f"{on}: {first:.1%} of the teacher's mass, KL(teacher || stored) {second:.4f} nats"
     return (
         f"{on}: KL(draws || teacher) {first:.3f} nats, cross-entropy of the teacher to the draws "

@@ -6,6 +6,7 @@
 import json
 import re
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import torch
 
 from data_utils import artefact
+from data_utils.blocks import Blocks
 from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError
 from data_utils.teacher_cache import TeacherCache, pack, unpack
@@ -125,16 +127,43 @@ def test_few_blocks_are_open_at_a_time(base, monkeypatch):
     assert cache._index.cache_info().currsize == 1
 
 
+TOP = "--kind", "top-k", "--draws", "63", "--tokens-per-batch", "1"
+
+
 @pytest.fixture(scope="module")
 def top(base) -> Path:
-    """The store of the 63 most probable ids."""
-    return store(base, "top", "--kind", "top-k", "--draws", "63")
+    """The store of the 63 most probable ids, made row by row."""
+    return store(base, "top", *TOP, scores="scores/top")
 
 
 def test_the_most_probable_ids_come_first(base, top):
     counts, ids, probabilities = TeacherCache(top, Corpus(base / "corpus")).targets(np.arange(4))
     assert ids.shape[2] == 63 and (np.diff(probabilities[0, : counts[0]], axis=1) <= 0).all()
     assert ids[0, 0].size == len(set(ids[0, 0].tolist()))
+
+
+def test_a_store_of_the_whole_corpus_equals_one_made_for_the_selection(base, top):
+    """Draws would differ: they follow from a row's number in the corpus that was read."""
+    own = store(base, "top of half", *TOP, "--data-dir", HALF, scores="scores/half")
+    half = Corpus(base / HALF)
+    found, expected = (TeacherCache(f, half).targets(np.arange(len(half))) for f in (top, own))
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def killed(words: list, moment: int, output: Path) -> None:
+    """The stage, killed at this half call of publishing: first a block's scores, then its store."""
+    programs.kill_at(Blocks, "publish", moment)
+    programs.main("baselines.teacher_cache", words, {}, output)
+
+
+def test_killed_and_started_again_it_has_the_same_bytes(base):
+    words = programs.flags({**TEACHER, "SAVE": "killed scores", "CACHE": "killed", "DRAWS": 20})
+    for moment in (1, 2):  # with one block of scores more than of the store; before a block of it
+        run = programs.fork(base, killed, [base, *words], moment).wait()
+        assert run.code == -signal.SIGKILL, run.errors
+    store(base, "killed", scores="killed scores")
+    assert blocks(base / "killed") == blocks(base / "cache")
+    assert blocks(base / "killed scores") == blocks(base / "scores/teacher")
 
 
 KD = {"OBJECTIVE": "vanilla_kd", "TEACHER_CACHE": "cache"}
@@ -191,6 +220,25 @@ def test_distances_equal_slow_formulas():
         kl = sum(float(t[i]) * (float(log_t[n, i]) - np.log(p)) for i, p in pairs)
         kl += rest * np.log(rest / max(1 - mass, 1e-6))
         assert top[n].tolist() == pytest.approx([mass, kl], rel=1e-5)
+
+
+def test_a_damaged_block_met_in_training_ends_it_and_the_restored_one_continues(base):
+    """Rows 32 and on are in the third block: steps 1 to 8 are done without it."""
+    path = base / "cache/block_000002.safetensors"
+    whole = path.read_bytes()
+    words = flags(SAVE="met", **KD)
+    try:
+        path.write_bytes(whole[:-8])
+        run = programs.call(base, "pretrain.train", base, *words)
+        programs.one_message(run, 3, path.name, "size")
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        run = programs.call(base, "pretrain.train", base, *words, "--teacher-path", "none")
+        programs.one_message(run, 3, path.name)
+        assert column(base / "met", "step")[-1] == 8
+    finally:
+        path.write_bytes(whole)
+    run = programs.call(base, "pretrain.train", base, *words)
+    assert run.code == 0 and "after step 8" in run.output, run.errors
 
 
 def test_another_corpus_or_tokenizer_is_refused(base, tmp_path):
