@@ -11,12 +11,14 @@ importance weight of the rollouts.
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
 from data_utils import artefact
+from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, under
 from data_utils.sample_order import rows_of
@@ -85,7 +87,7 @@ class Objective(objective.Objective):
     FREE = frozenset({"teacher_path", "rollout_batch"})
 
     @classmethod
-    def inputs(cls, settings: Settings, base, corpus) -> dict:
+    def inputs(cls, settings: Settings, base: Path, corpus: Corpus) -> dict:
         """The teacher; InputError if a model or the corpus cannot do what is asked of it."""
         if not settings.model_path:
             raise InputError(
@@ -95,18 +97,8 @@ class Objective(objective.Objective):
         folder = under(base, settings.teacher_path)
         identity = artefact.identity(folder, "model", GET_MODEL.replace("MODEL", "TEACHER"))
         require_belonging(corpus, folder)
-        for config in (
-            under(
-                base,
-                settings.model_path,
-            )
-            / "config.json",
-            folder / "config.json",
-        ):
-            check_positions(config, settings.prompt_length + settings.new_tokens)
-            if "num_attention_heads" not in read_config(config):
-                what = "MiniLLM samples with a key-value cache, which this model does not have"
-                raise InputError(what, where=config, fix="use models with attention")
+        for model in (under(base, settings.model_path), folder):
+            require_sampling(model / "config.json", settings.prompt_length + settings.new_tokens)
         prompt_rows(corpus, np.arange(min(len(corpus), 1)), settings.prompt_length)
         return {"teacher": (folder, identity)}
 
@@ -255,3 +247,14 @@ class Objective(objective.Objective):
     def load_state(self, state: objective.Batch) -> None:
         self.first = int(state.pop("first"))
         self.rollouts = state
+
+
+def require_sampling(config_file: Path, length: int) -> None:
+    """InputError for a model that cannot sample rollouts of `length` tokens, prompt included."""
+    check_positions(config_file, length)
+    if "num_attention_heads" not in read_config(config_file):
+        raise InputError(
+            "MiniLLM samples with a key-value cache, which this model does not have",
+            where=config_file,
+            fix="use models with attention (MODEL_PATH, TEACHER_PATH)",
+        )
