@@ -62,7 +62,9 @@ def continue_mixed(
         log_probs = []
         for at, model in enumerate(models):
             inputs = tokens if caches[at] is None else tokens[:, -1:]
-            output = model.base_model(input_ids=inputs, past_key_values=caches[at], use_cache=True)
+            # Not a call of the module: with COMPILE it would compile for the caches' lengths.
+            run, cache = model.base_model.forward, caches[at]
+            output = run(input_ids=inputs, past_key_values=cache, use_cache=True)
             caches[at], head = output.past_key_values, head_weight(model)[:vocab]
             hidden = output.last_hidden_state[:, -1].to(head.dtype)
             memory = chunk_memory(len(hidden), len(hidden), head)
