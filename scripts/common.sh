@@ -101,6 +101,13 @@ distill() {
   train TEACHER_PATH TEACHER_CACHE KD_RATIO KD_SCHEDULE TEMPERATURE REVERSE_KL KD_SKIP_ENTROPY
 }
 
+# minillm: training a pre-trained student on rollouts, with a teacher online.
+minillm() {
+  OBJECTIVE=${OBJECTIVE:-minillm}
+  train TEACHER_PATH PROMPT_LENGTH NEW_TOKENS ROLLOUTS INNER_EPOCHS ROLLOUT_BATCH TEACHER_MIX \
+    PPO_CLIP MINILLM_ORIGINAL
+}
+
 # score: miniplm/score.py, scores with one model; KD_CACHE=true stores the model in the same pass.
 score() {
   local settings=(MODEL_PATH DATA_DIR TOKENIZER_PATH SAVE SHARDS BLOCK_SIZE TOKENS_PER_BATCH

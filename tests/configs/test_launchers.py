@@ -12,7 +12,7 @@ from baselines import generate, teacher_cache
 from data_utils.program import CODE_ROOT
 from eval import lm, scaling_law
 from miniplm import score, selection
-from pretrain.objectives import vanilla_kd
+from pretrain.objectives import minillm, vanilla_kd
 from pretrain.settings import TrainSettings
 from tools import convert_tokenization, split_ref_data
 from tools.process_data import tokenize_pile
@@ -32,6 +32,15 @@ DISTILLED = {  # with a teacher online: steps of equal compute
     "qwen/200M": (4, 16, 6e-4, 6e-5, 2000, 25_000, 1000, {"objective": "vanilla_kd"}),
     "qwen/500M": (4, 16, 3e-4, 3e-5, 2000, 45_000, 1000, {"objective": "vanilla_kd"}),
     "qwen/1.2B": (2, 32, 2.5e-4, 2.5e-5, 2000, 65_000, 1000, {"objective": "vanilla_kd"}),
+}
+ROLLED_OUT = {  # likewise, with rollouts, from a pre-trained student
+    model: (micro, accumulation, *DISTILLED[model][2:5], steps, 1000, others)
+    for model, micro, accumulation, steps in (
+        ("qwen/200M", 2, 32, 15_000),
+        ("qwen/500M", 2, 32, 30_000),
+        ("qwen/1.2B", 1, 64, 40_000),
+    )
+    for others in ({"objective": "minillm", "model_path": f"results/pretrain/{model}"},)
 }
 PILE = "processed_data/pretrain/pile"
 SELECTED = f"{PILE}-diff_samp-qwen_1.8B-qwen_104M-r0.5"
@@ -108,6 +117,10 @@ COMMANDS = {  # launcher: program, its flags
         for m in DISTILLED  # with the numbers of pre-training: the teacher is not online
     },
     "scripts/seqkd/generate.sh": generating("checkpoints/qwen/1.8B", "qwen_1.8B"),
+    **{
+        f"scripts/minillm/{m}.sh": training(m, PILE, "results/minillm", ROLLED_OUT)
+        for m in ROLLED_OUT
+    },
     "scripts/pretrain/qwen/104M_ref.sh": training("qwen/104M_ref", f"{PILE}_ref", "checkpoints"),
     f"{SAMPLING}/1.8B.sh": scoring("checkpoints/qwen/1.8B", "qwen_1.8B"),
     "scripts/vanilla_kd/cache_teacher.sh": storing("checkpoints/qwen/1.8B", "qwen_1.8B"),
@@ -126,6 +139,7 @@ COMMANDS = {  # launcher: program, its flags
 }
 SETTINGS = {  # program: its settings, and the variables of other names
     "pretrain/train.py": (TrainSettings, {}),
+    "minillm": (minillm.Settings, {}),
     "vanilla_kd": (vanilla_kd.Settings, {}),
     "baselines/teacher_cache.py": (teacher_cache.Settings, {"shards": "SCORE_SHARDS"}),
     "baselines/generate.py": (generate.Settings, {"shards": "SCORE_SHARDS"}),
