@@ -2,9 +2,10 @@
 
     python3 eval/compare.py BASE_PATH --runs better_half=results/miniplm/qwen/7M,random_half=...
 
-Of each run it reads the model's folder and the held-out losses that scripts/eval/lm.sh wrote under
-its name; with --scores also the report of a selection, with --stages a list of stages and times.
-Prints the tables and writes them to --report (HTML, needs no other file).
+Of each run it reads the model's folder, its held-out losses during training (VALID_DATA) and those
+that scripts/eval/lm.sh wrote under its name, and what scripts/eval/harness.sh wrote of its weights;
+with --scores also the report of a selection, with --stages a list of stages and times. Prints the
+tables and writes them to --report (HTML, needs no other file).
 """
 
 import sys
@@ -22,11 +23,12 @@ from datetime import timedelta
 import numpy as np
 
 from data_utils import artefact, atomic_files
-from data_utils.corpus import Corpus, recorded_corpus
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.names import check_name
+from eval import comparisons
 from eval.costs import run_flops
+from eval.runs import Run, read_runs
 from miniplm.difference import PROGRAM
 from reports import html_page, terminal
 from reports.files import read_csv, save
@@ -44,9 +46,6 @@ from reports.page import (
 )
 from reports.selection_report import report_folder
 
-RESULTS = "results/eval/lm"
-EVALUATE = "run scripts/eval/lm.sh BASE_PATH --model-path MODEL --ckpt-name NAME"
-TRAIN = "give the folder of a finished run of pretrain/train.py"
 CAVEATS = (
     "Losses are in nats per token, means over them; a negative difference is better than "
     "the control. The interval covers the choice of the sequences, not the seeds: another seed or "
@@ -100,29 +99,6 @@ class Settings:
             raise ValueError("--runs needs two different runs or more: NAME=FOLDER,NAME=FOLDER")
 
 
-@dataclass
-class Run:
-    """A trained student: its manifest, the corpus it was trained on and its held-out losses."""
-
-    name: str
-    folder: Path
-    manifest: artefact.Manifest
-    corpus: Corpus
-    result: dict
-    losses: np.ndarray
-
-    @property
-    def tokens(self) -> tuple:
-        """Which tokens its losses are per: the tokenizer, and whether rows begin with a BOS."""
-        known = self.corpus.carried()
-        return known.get("tokenizer"), bool(known.get("add_bos"))
-
-    def described(self) -> dict:
-        """What should be equal in runs that are compared: the settings and the amount of data."""
-        seen = min(len(self.corpus), self.manifest.counts["sequences"])
-        return self.manifest.content | {"number of unique sequences": seen}
-
-
 def main() -> None:
     settings = parse(Settings, positional="base_path")
     base = base_folder(settings.base_path)
@@ -132,6 +108,12 @@ def main() -> None:
         Findings([finding for run in students for finding in findings(run, control)]),
         Table([row(run, control) for run in runs], STUDENTS),
         Text(f"{held_out} {CAVEATS}", "note"),
+        *comparisons.curves(runs),
+        *comparisons.over_seeds(runs),
+        *comparisons.tasks(base, runs),
+        *comparisons.differing_settings(runs),
+        *comparisons.printed(runs),
+        *comparisons.selections(runs),
     ]
     if settings.scores:
         store = under(base, settings.scores)
@@ -143,51 +125,6 @@ def main() -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     save(path, html_page.render(page))
     print(f"{terminal.render(page)}\n\nReport: {path}")
-
-
-def read_runs(base: Path, folders: dict[str, str]) -> list[Run]:
-    """The runs by name; InputError if their losses cannot be paired with those of the last one.
-
-    Those of another tokenizer are never paired.
-    """
-    runs = [read_run(base, name, under(base, folder)) for name, folder in folders.items()]
-    held_out = [f"{len(r.losses)} of {r.result['corpus']['fingerprint'][:12]}" for r in runs]
-    for run, found in zip(runs, held_out, strict=True):
-        if run.tokens == runs[-1].tokens and (found != held_out[-1] or len(run.losses) < 2):
-            raise InputError(
-                f"{run.name} and {runs[-1].name} need losses of the same two sequences or more",
-                where=base / RESULTS / f"{run.name}.json",
-                expected=held_out[-1],
-                found=found,
-                fix=f"{EVALUATE} for both with the same DATA_DIR and --limit",
-            )
-    return runs
-
-
-def read_run(base: Path, name: str, folder: Path) -> Run:
-    """A run and its held-out losses; InputError if they are missing or another model's."""
-    manifest = artefact.require(folder, "model", TRAIN)
-    if manifest is None or "sequences" not in manifest.counts:
-        what = "the model's manifest does not say what it was trained on"
-        raise InputError(what, where=folder, fix=TRAIN)
-    source, what = manifest.inputs["corpus"], f"that {folder} was trained on"
-    corpus = recorded_corpus(folder, source, what, "put the corpus of the run back")
-    path = base / RESULTS / f"{name}.json"
-    if not path.is_file() or not path.with_suffix(".npy").is_file():
-        raise InputError(f"there are no held-out losses for {name}", where=path, fix=EVALUATE)
-    result = atomic_files.read_json(path, f"{EVALUATE} again")
-    losses = np.load(path.with_suffix(".npy"), allow_pickle=False)
-    expected = (manifest.fingerprint, len(losses))
-    found = (result["model"]["fingerprint"], result["sequences"])
-    if found != expected or abs(losses.mean() - result["loss"]) > 1e-9:
-        raise InputError(
-            f"the held-out losses, .json and .npy, are not both of the model {folder}",
-            where=path,
-            expected=f"{len(losses)} losses, mean {losses.mean():.9f}, of {expected[0][:12]}",
-            found=f"{found[1]}, mean {result['loss']:.9f}, of {found[0][:12]}",
-            fix=f"{EVALUATE} again",
-        )
-    return Run(name, folder, manifest, corpus, result, losses)
 
 
 def read_selection(store: Path) -> list[dict]:

@@ -47,6 +47,13 @@ def newest_manifest(folder: Path) -> artefact.Manifest | None:
     return artefact.read_manifest(folder) or artefact.read_manifest(last)
 
 
+def has_curve(folder: Path) -> bool:
+    """Whether a run has held-out losses and FLOPs."""
+    manifest = newest_manifest(folder)
+    known = manifest is not None and "student_flops" in manifest.counts
+    return known and any("valid_loss" in row for row in read_metrics(folder))
+
+
 def read_curve(folder: Path, before: float = 0.0, from_step: int = 0) -> Curve:
     """A run's held-out losses from a step on; InputError if it has none or not its FLOPs.
 

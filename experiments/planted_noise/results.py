@@ -25,7 +25,8 @@ from data_utils import artefact
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
-from eval.compare import paired_difference, read_runs, read_selection, verdict
+from eval.compare import paired_difference, read_selection, verdict
+from eval.runs import read_runs
 from experiments.planted_noise.plant import BOILERPLATE, NOISE
 from reports import html_page, plots, terminal
 from reports.files import save, write_csv

@@ -8,11 +8,13 @@ import pytest
 
 from data_utils import atomic_files
 from data_utils.artefact_writer import Output
+from data_utils.atomic_files import sha256
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
-from eval import compare
+from eval import compare, comparisons
+from eval.runs import read_runs
 from miniplm import difference
-from reports import selection_report
+from reports import selection_report, terminal
 from tests import make
 
 STEPS, BATCH, ROWS = 6, 8, 20
@@ -123,7 +125,7 @@ def test_the_rows_of_the_table(base, tokenizer_folder):
     )
     save_run(base, "short", long, np.ones(64), seed=11)
     names = ("student", "short", "same")
-    runs = compare.read_runs(base, {name: f"results/{name}" for name in names})
+    runs = read_runs(base, {name: f"results/{name}" for name in names})
     student, short, control = (compare.row(run, runs[-1]) for run in runs)
     losses = np.load(base / "results/eval/lm/student.npy")
     assert student["difference"] == pytest.approx(losses.mean() - 7.5)
@@ -173,23 +175,85 @@ def test_losses_of_other_models_or_sequences_are_refused(base, model, corpus, co
     model = model or json.loads(path.read_text())["model"]["fingerprint"]
     save_losses(base, "student", np.ones(count), model, corpus)
     with pytest.raises(InputError, match="student.json.*lm.sh"):
-        compare.read_runs(base, RUNS)
+        read_runs(base, RUNS)
 
 
 def test_damaged_results_are_refused(base):
     path = base / "results/eval/lm/student.json"
     np.save(path.with_suffix(".npy"), np.ones(64))
     with pytest.raises(InputError, match="student.json.*lm.sh"):
-        compare.read_runs(base, RUNS)
+        read_runs(base, RUNS)
     path.write_text(path.read_text()[:-20])
     with pytest.raises(InputError, match="student.json.*lm.sh"):
-        compare.read_runs(base, RUNS)
+        read_runs(base, RUNS)
 
 
 def test_one_sequence_gives_no_interval(base):
     save_run(base, "one", base / "corpus", np.ones(1))
     with pytest.raises(InputError, match="one.json"):
-        compare.read_runs(base, {"one": "results/one"})
+        read_runs(base, {"one": "results/one"})
+
+
+def save_curve(base: Path, name: str, losses: list[float]) -> None:
+    rows = [
+        {"step": step, "tokens": 200 * step, "valid_loss": loss}
+        for step, loss in enumerate(losses, 1)
+    ]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (base / "results" / name / "metrics.jsonl").write_text(lines)
+
+
+def test_where_a_run_reaches_the_control_s_loss(base):
+    save_curve(base, "control", [6.0, 5.0, 4.0])
+    save_curve(base, "student", [5.0, 4.0, 3.0])
+    *_, table = comparisons.curves(read_runs(base, RUNS))
+    student, control = table.rows
+    assert (student["steps"], control["steps"]) == (2, 3)
+    assert student["times"] == pytest.approx(1.5) and control["times"] == 1
+    assert student["flops"] == pytest.approx(1.5e12 * 400 / 1234)  # save_run: for 1,234 tokens
+    save_curve(base, "student", [9.0, 8.0])
+    *_, table = comparisons.curves(read_runs(base, RUNS))
+    assert np.isnan(table.rows[0]["steps"]) and "–" in terminal.table(*table[:2])
+
+
+def test_runs_that_differ_by_seed_are_one_row(base):
+    for seed, mean in ((10, 7.0), (11, 7.5), (12, 7.25)):
+        save_run(base, f"of {seed}", base / "corpus", np.full(64, mean), seed=seed)
+    names = ["of 10", "of 11", "of 12"]
+    _, table = comparisons.over_seeds(read_runs(base, {n: f"results/{n}" for n in names}))
+    (row,) = table.rows
+    assert (row["students"], row["seeds"]) == ("of 10, of 11, of 12", 3)
+    assert (row["mean"], row["deviation"]) == pytest.approx((7.25, 0.25))
+    (settings,) = comparisons.differing_settings(
+        read_runs(base, {n: f"results/{n}" for n in names})
+    )[1].rows
+    assert settings == {"setting": "seed", "of 10": "10", "of 11": "11", "of 12": "12"}
+
+
+def test_task_results_belong_to_weights_and_the_best_is_marked(base):
+    folder = base / "results/eval/harness"
+    folder.mkdir()
+    for name, value in (("student", 0.5), ("control", 0.25)):
+        weights = sha256(base / "results" / name / "model.safetensors")
+        tasks = {"piqa": {"value": value, "stderr": 0.01}}
+        result = {"model": {"weights": weights}, "tasks": tasks}
+        result["average"] = {"value": value, "stderr": None}
+        (folder / f"of {name}.json").write_text(json.dumps(result))
+    (folder / "x.lm_eval.json").write_text("{}")
+    _, table, _ = comparisons.tasks(base, read_runs(base, RUNS))
+    shown = [(row["student"], row["piqa"], row["average"]) for row in table.rows]
+    assert shown == [("student", "50.0 ± 1.0 *", "50.0 *"), ("control", "25.0 ± 1.0", "25.0")]
+
+
+def test_the_paper_s_figures_stand_beside_its_sizes(base):
+    run = read_runs(base, RUNS)[0]
+    run.folder = base / "results/miniplm/qwen/500M"
+    _, table = comparisons.printed([run])
+    assert {"method": "miniplm", "size": "qwen/500M", "accuracy": "44.8", "loss": ""} in table.rows
+    run.folder = base / "results/pretrain/mamba/130M"
+    _, table = comparisons.printed([run])
+    assert [row["loss"] for row in table.rows] == ["3.24", "3.27", "3.15"]
+    assert comparisons.printed(read_runs(base, RUNS)) == []
 
 
 FORMS = ["", "student", "student=x", "a=x,a=y,b=z", "a=x,b="]

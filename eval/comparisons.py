@@ -1,0 +1,179 @@
+"""What a comparison of runs shows beside their last losses: lists of blocks, which may be empty."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from data_utils import artefact
+from eval import paper
+from eval.costs import run_flops
+from eval.run_curves import Curve, draw, has_curve, read_curve
+from eval.runs import Run
+from reports.page import Column, Heading, Picture, Table, Text, decimal, integer, scientific
+from reports.selection_report import report_folder
+
+HARNESS = "results/eval/harness"
+REACHED = (
+    Column("student", "student"),
+    Column("steps", "steps", lambda value: integer(value) if value == value else "–"),
+    Column("tokens", "tokens", scientific),
+    Column("student_flops", "student FLOPs", scientific),
+    Column("flops", "FLOPs, teacher's included", scientific),
+    Column("times", "times less compute", decimal),
+)
+SPREAD = (
+    Column("students", "students"),
+    Column("seeds", "seeds", integer),
+    Column("mean", "mean held-out loss", decimal),
+    Column("deviation", "standard deviation", decimal),
+)
+PRINTED = (
+    Column("method", "the paper's method"),
+    Column("size", "size"),
+    Column("accuracy", "nine tasks, %"),
+    Column("loss", "loss on DCLM"),
+)
+
+
+def curves(runs: Sequence[Run]) -> list:
+    """Held-out losses during training, and where each run reaches the last run's final one."""
+    found = {run.name: curve_of(run) for run in runs if has_curve(run.folder)}
+    control = runs[-1]
+    if not found:
+        return []
+    blocks = [Heading("During training"), Picture(draw(found), "Loss on VALID_DATA.")]
+    if control.name not in found or len(found) < 2:
+        return blocks
+    goal = float(found[control.name].losses[-1])
+    names = [run.name for run in runs if run.tokens == control.tokens and run.name in found]
+    rows = [{"student": name, **reached(found[name], goal)} for name in names]
+    for row in rows:
+        row["times"] = rows[-1]["flops"] / row["flops"]
+    words = f"Where each student first has the last loss of {control.name}, {goal:.3f} (– never):"
+    return [*blocks, Text(words), Table(rows, REACHED)]
+
+
+def curve_of(run: Run) -> Curve:
+    """A run's curve; what it had cost before it began is nan where that is not known."""
+    totals, own = run_flops(run.folder, run.manifest), run.manifest.counts
+    before = sum(float("nan") if isinstance(total, str) else total for total in totals)
+    return read_curve(run.folder, before - own["student_flops"] - own["teacher_flops"])
+
+
+def reached(curve: Curve, loss: float) -> dict[str, float]:
+    """Steps, tokens and FLOPs to a loss, nan if it is never reached."""
+    return {
+        axis: curve.reaches(loss, axis) for axis in ("steps", "tokens", "student_flops", "flops")
+    }
+
+
+def over_seeds(runs: Sequence[Run]) -> list:
+    """Mean and spread of the runs that differ in nothing but seeds."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        data = run.corpus.manifest.content if run.corpus.manifest else {}
+        same = [{k: v for k, v in c.items() if k != "seed"} for c in (run.manifest.content, data)]
+        groups.setdefault(artefact.canonical_hash(same), []).append(run)
+    rows = [spread(group) for group in groups.values() if len(group) > 1]
+    return [Heading("Over seeds"), Table(rows, SPREAD)] if rows else []
+
+
+def spread(group: Sequence[Run]) -> dict:
+    """A group's row."""
+    losses = np.array([run.losses.mean() for run in group])
+    row = {"students": ", ".join(run.name for run in group), "seeds": len(group)}
+    return row | {"mean": float(losses.mean()), "deviation": float(losses.std(ddof=1))}
+
+
+def tasks(base: Path, runs: Sequence[Run]) -> list:
+    """What the harness found of the runs' weights, the best of each task marked."""
+    results = {run.name: harness_result(base, run) for run in runs}
+    results = {name: result for name, result in results.items() if result}
+    if not results:
+        return []
+    values = {
+        name: {task: (f["value"], f["stderr"]) for task, f in result["tasks"].items()}
+        | {"average": (result["average"].get("value"), result["average"].get("stderr"))}
+        for name, result in results.items()
+    }
+    columns = list(dict.fromkeys(task for row in values.values() for task in row))
+    best = {
+        task: max((row[task][0] or 0 for row in values.values() if task in row), default=0)
+        for task in columns
+    }
+    rows = [
+        {"student": name} | {task: marked(row.get(task), best[task]) for task in columns}
+        for name, row in values.items()
+    ]
+    table = Table(rows, [Column("student", "student"), *(Column(t, t) for t in columns)])
+    return [Heading("Zero-shot tasks"), table, Text("Points ± standard error; * the best.", "from")]
+
+
+def harness_result(base: Path, run: Run) -> dict | None:
+    """The newest result of scripts/eval/harness.sh that is of these weights."""
+    entries = {entry["name"]: entry["sha256"] for entry in run.manifest.files}
+    paths = sorted((base / HARNESS).glob("*.json"), key=lambda path: path.stat().st_mtime)
+    for path in reversed(paths):
+        try:
+            result = json.loads(path.read_text(encoding="utf-8"))
+            if result["model"]["weights"] == entries["model.safetensors"] and result["tasks"]:
+                return result
+        except (ValueError, KeyError, TypeError):
+            continue  # lm-eval's own file, or one that is being written
+    return None
+
+
+def marked(figure: tuple[float | None, float | None] | None, best: float) -> str:
+    """A value and its error in points of 100, a star behind the best one."""
+    if figure is None or figure[0] is None:
+        return "–"
+    value, error = figure
+    spread = f" ± {100 * error:.1f}" if error is not None else ""
+    return f"{100 * value:.1f}{spread}{' *' if value == best else ''}"
+
+
+def differing_settings(runs: Sequence[Run]) -> list:
+    """The settings in which the runs differ, a column per run."""
+    known = {run.name: run.described() for run in runs}
+    names = sorted({name for settings in known.values() for name in settings})
+    rows = []
+    for name in names:
+        row = {run: str(settings.get(name, "–")) for run, settings in known.items()}
+        if len(set(row.values())) > 1:
+            rows.append({"setting": name, **row})
+    columns = [Column("setting", "setting"), *(Column(name, name) for name in known)]
+    return [Heading("Settings that differ"), Table(rows, columns)] if rows else []
+
+
+def printed(runs: Sequence[Run]) -> list:
+    """The paper's own figures for the sizes among the runs."""
+    sizes = list(dict.fromkeys("/".join(run.folder.parts[-2:]) for run in runs))
+    rows = []
+    for size in sizes:
+        if size in paper.SIZES:
+            at = paper.SIZES.index(size)
+            rows += [
+                {"method": method, "size": size, "accuracy": f"{values[at]:.1f}", "loss": ""}
+                for method, values in paper.ACCURACY.items()
+            ]
+        rows += [
+            {"method": method, "size": size, "accuracy": f"{accuracy:.1f}", "loss": f"{loss:.2f}"}
+            for (of, method), (accuracy, loss) in paper.FAMILIES.items()
+            if of == size
+        ]
+    return [Heading("What the paper printed"), Table(rows, PRINTED)] if rows else []
+
+
+def selections(runs: Sequence[Run]) -> list:
+    """Where the reports of the selections behind the runs' corpora are."""
+    found = {}
+    for run in runs:
+        manifest = run.corpus.manifest
+        if manifest and "scores" in manifest.inputs:
+            store = artefact.input_place(run.corpus.folder, manifest.inputs["scores"])
+            page = report_folder(store) / "report.html"
+            if page.is_file():
+                found.setdefault(page, []).append(run.name)
+    return [Text(f"Selection behind {', '.join(n)}: {page}", "from") for page, n in found.items()]
