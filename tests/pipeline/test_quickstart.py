@@ -21,9 +21,6 @@ stage() {
   echo "STAGE $number/$TOTAL $2 : ${*:3}"
 }
 """
-NO_LAUNCHER_YET = {"scripts/seqkd", "scripts/minillm"} - {
-    f"scripts/{path.name}" for path in (CODE_ROOT / "scripts").iterdir()
-}
 
 
 def stages(tmp_path, *words: str, path: str = os.environ["PATH"]) -> list[tuple[str, str]]:
@@ -42,8 +39,7 @@ def stages(tmp_path, *words: str, path: str = os.environ["PATH"]) -> list[tuple[
         (n + 1, len(found)) for n in range(len(found))
     ]
     for launcher in re.findall(rf"{tmp_path}/(scripts/\S+\.sh)", done.stdout):
-        if "/".join(launcher.split("/")[:2]) not in NO_LAUNCHER_YET:
-            assert (CODE_ROOT / launcher).exists(), launcher
+        assert (CODE_ROOT / launcher).exists(), launcher
     return [(artefact, command) for *_, artefact, command in found]
 
 
