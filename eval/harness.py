@@ -105,7 +105,9 @@ def main() -> None:
 def prepare(settings: Settings) -> Prepared:
     """Check models, tokenizers, tasks and data sets; raises InputError or ArtefactError."""
     if settings.prefetch:
-        raise InputError("--prefetch needs one process", fix="leave out NPROC")
+        raise InputError(
+            "--prefetch needs one process", fix="python3 eval/harness.py --prefetch FOLDER"
+        )
     harness_tasks.stay_offline()
     base = base_folder(settings.base_path)
     if settings.storycloze_dir:

@@ -73,13 +73,13 @@ def load_tasks(base: Path, names: list[str]) -> tuple[object, dict[str, object]]
     for name in names:
         try:
             tasks |= manager.load([name])["tasks"]
-        except (ConnectionError, FileNotFoundError) as error:
-            missing[name] = " ".join(str(error).split())
         except Exception as error:
-            raise InputError(
-                f"the task {name} cannot be loaded ({type(error).__name__}: {error})",
-                fix="correct its file or data, or leave it out (TASKS)",
-            ) from error
+            if not absent(error):
+                raise InputError(
+                    f"the task {name} cannot be loaded ({type(error).__name__}: {error})",
+                    fix="correct its file or data, or leave it out (TASKS)",
+                ) from error
+            missing[name] = " ".join(str(error).split())
     if missing:
         raise no_data(missing)
     for name, task in tasks.items():
@@ -120,22 +120,32 @@ def unknown(manager, names: list[str]) -> list[str]:
     return [name for name in names if name not in manager.task_index]
 
 
+def absent(error: Exception) -> bool:
+    """Whether the data set library, or our Story Cloze, says with this that there is no data."""
+    no_configuration = "Couldn't find cache" in str(error)
+    return no_configuration or isinstance(error, ConnectionError) or "STORYCLOZE_DIR" in str(error)
+
+
 def no_data(missing: dict[str, str]) -> InputError:
     """The error for tasks without data: what is missing and the one command that fetches it."""
-    if STORY_CLOZE in missing or "storycloze_2016" in missing:
-        name = STORY_CLOZE if STORY_CLOZE in missing else "storycloze_2016"
-        return InputError(
-            f"there is no data for {name} ({missing[name]})",
-            fix="ask its owners for the CSV file and set STORYCLOZE_DIR to its folder, "
-            "or leave the task out",
+    stories = [name for name in missing if "STORYCLOZE_DIR" in missing[name]]
+    others = [name for name in missing if name not in stories]
+    folder, fixes = cache_folder(), []
+    if others:
+        fixes.append(
+            f"where there is a network: python3 eval/harness.py --prefetch {folder} --tasks "
+            f"{','.join(others)}; then copy the folder here, or set HF_HOME to it"
         )
-    folder = cache_folder()
-    names = ",".join(missing)
+    if stories:
+        fixes.append(
+            "for Story Cloze ask its owners for the CSV file and set STORYCLOZE_DIR to its folder, "
+            "or leave the task out"
+        )
+    reasons = [f"{name} ({missing[name]})" for name in stories]
     return InputError(
-        f"data sets are not in the local cache: {', '.join(missing)}",
-        where=folder,
-        fix=f"where there is a network: python3 eval/harness.py --prefetch {folder} --tasks "
-        f"{names}; then copy the folder here, or set HF_HOME to it",
+        f"data sets are not here: {', '.join([*others, *reasons])}",
+        where=folder if others else None,
+        fix="; ".join(fixes),
     )
 
 

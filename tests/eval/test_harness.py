@@ -105,6 +105,13 @@ def test_a_runs_steps_their_curve_and_nothing_twice(world, tmp_path, tokenizer_f
     assert third["tasks"] == second["tasks"] and third["name"] == "run-step_000003"
 
 
+def test_of_a_data_set_the_part_that_is_missing_is_named(world, tmp_path):
+    shutil.copytree(world / "hf", tmp_path / "hf")
+    shutil.rmtree(tmp_path / "hf/datasets/allenai___ai2_arc/ARC-Challenge")
+    run = call(world, tmp_path, world, "--model-path", "model", HF_HOME=tmp_path / "hf")
+    programs.one_message(run, 2, "not here: arc_challenge in", "--tasks arc_challenge;")
+
+
 def make_cloze(base: Path, tokenizer: Path) -> list[dict]:
     """The task heldout_cloze in BASE_PATH; its documents."""
     rows = make.text_rows(tokenizer, ROWS, longest=65)

@@ -37,7 +37,7 @@ def write_task(base: Path, name: str, **more: object) -> None:
     documents = [{"context": "import", "answer": " os"}, {"context": "a", "answer": " b"}]
     (folder / "data.jsonl").write_text("".join(json.dumps(d) + "\n" for d in documents))
     data = {"dataset_kwargs": {"data_files": {"test": str(folder / "data.jsonl")}}}
-    (folder / f"{name}.yaml").write_text(json.dumps({**TASK, **data, **more, "task": name}))
+    (folder / f"{name}.yaml").write_text(json.dumps({**TASK, **data, "task": name, **more}))
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +74,8 @@ def test_tasks_that_cannot_be_evaluated(base):
     refused(base, InputError, "writes", "generate_until", tasks="writes")
     write_task(base, "broken", output_type="nonsense")
     refused(base, InputError, "the task broken cannot be loaded", tasks="broken")
+    write_task(base, "empty", output_type="loglikelihood", dataset_kwargs={"data_files": "no.json"})
+    refused(base, InputError, "the task empty cannot be loaded", "no.json", tasks="empty")
 
 
 def test_story_cloze_without_its_file(base, capsys):
@@ -90,7 +92,7 @@ def test_missing_data_sets_are_all_named_with_one_command(base, tmp_path):
     run = programs.call(tmp_path, "eval.harness", base, "--model-path", "model", **variables)
     names = "hellaswag,lambada_openai,winogrande,openbookqa,arc_easy,arc_challenge,piqa,social_iqa"
     fix = f"python3 eval/harness.py --prefetch {tmp_path / 'no data'} --tasks {names};"
-    programs.one_message(run, 2, "data sets are not in the local cache", fix)
+    programs.one_message(run, 2, "data sets are not here: hellaswag, lambada_openai,", fix)
 
 
 def copy_of(base: Path, tmp_path: Path) -> Path:
