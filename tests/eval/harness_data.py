@@ -1,24 +1,13 @@
-"""Small data sets in the formats of the nine tasks, and a stand-in for the hub that serves them.
+"""Small data sets in the formats of the nine tasks, as the hub's repositories have them."""
 
-The stand-in answers what the data set library asks of a hub's repository: its revision, its list of
-files, the files. HF_ENDPOINT points to it.
-"""
-
-import contextlib
 import csv
-import hashlib
 import json
 import random
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from tests import make
 
 DOCUMENTS = 7  # per task: divided by no number of ranks
-SHA = "0123456789abcdef0123456789abcdef01234567"
 STORY_CLOZE_FILE = "cloze_test_val__winter2018-cloze_test_ALL_val - 1 - 1.csv"
 
 
@@ -99,21 +88,21 @@ HUB = {
 }
 
 
-def repositories() -> dict[str, dict[str, bytes]]:
-    """{repository: {file: content}}"""
-    words, found = Words(), {}
+def save_repositories(folder: Path) -> dict[str, Path]:
+    """{repository: its folder}, as tests/tools/fake_hub.py serves them."""
+    words = Words()
     for name, configurations in HUB.items():
-        files, listed = {}, []
+        listed = []
         for configuration, (splits, make_document) in configurations.items():
             paths = {split: f"{configuration}/{split}.jsonl" for split in splits}
+            (folder / name / configuration).mkdir(parents=True)
             for path in paths.values():
                 lines = [json.dumps(make_document(words, n)) for n in range(DOCUMENTS)]
-                files[path] = "\n".join(lines).encode()
+                (folder / name / path).write_text("\n".join(lines))
             data = [{"split": split, "path": path} for split, path in paths.items()]
             listed.append({"config_name": configuration, "data_files": data})
-        files["README.md"] = f"---\nconfigs: {json.dumps(listed)}\n---\n".encode()
-        found[name] = files
-    return found
+        (folder / name / "README.md").write_text(f"---\nconfigs: {json.dumps(listed)}\n---\n")
+    return {name: folder / name for name in HUB}
 
 
 def save_story_cloze(folder: Path) -> Path:
@@ -128,86 +117,3 @@ def save_story_cloze(folder: Path) -> Path:
         for number in range(DOCUMENTS):
             writer.writerow([number, *(words(4, 9) for _ in names), 1 + words.choice(2)])
     return folder
-
-
-class Hub(BaseHTTPRequestHandler):
-    """The requests of huggingface_hub for data sets."""
-
-    files = repositories()
-    asked: list[str] = []
-
-    def do_GET(self) -> None:
-        self.answer()
-
-    def do_HEAD(self) -> None:
-        self.answer()
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        self.answer()
-
-    def answer(self) -> None:
-        path = unquote(urlsplit(self.path).path)
-        self.asked.append(f"{self.command} {path}")
-        words = path.strip("/").split("/")
-        api = words[0] == "api"
-        repository = "/".join(words[2:4] if api else words[1:3])
-        files = self.files.get(repository)
-        if files is None or words[int(api)] != "datasets":
-            self.reply(404, b"{}", {"X-Error-Code": "RepoNotFound"})
-        elif api:
-            self.describe(repository, files, words[4:])
-        else:
-            self.send_file(files.get("/".join(words[5:])))
-
-    def describe(self, repository: str, files: dict, rest: list[str]) -> None:
-        if rest[:1] in (["tree"], ["paths-info"]):
-            below = "/".join(rest[2:])
-            found = [entry(n, c) for n, c in files.items() if n.startswith(below)]
-            self.reply(200, json.dumps(found).encode())
-            return
-        siblings = [{"rfilename": name} for name in files]
-        about = {"id": repository, "sha": SHA, "siblings": siblings, "private": False, "tags": []}
-        self.reply(200, json.dumps(about | {"gated": False, "downloads": 0}).encode())
-
-    def send_file(self, content: bytes | None) -> None:
-        if content is None:
-            self.reply(404, b"{}", {"X-Error-Code": "EntryNotFound"})
-            return
-        tag = hashlib.sha1(content).hexdigest()
-        self.reply(200, content, {"ETag": f'"{tag}"', "X-Repo-Commit": SHA})
-
-    def reply(self, code: int, body: bytes, headers: dict | None = None) -> None:
-        self.send_response(code)
-        self.send_header("Content-Length", str(len(body)))
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-def entry(name: str, content: bytes) -> dict:
-    """A file in a list of files."""
-    return {
-        "type": "file",
-        "path": name,
-        "size": len(content),
-        "oid": hashlib.sha1(content).hexdigest(),
-    }
-
-
-@contextlib.contextmanager
-def hub() -> Iterator[str]:
-    """The address of a hub that has the data sets."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()

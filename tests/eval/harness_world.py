@@ -14,6 +14,7 @@ from data_utils.program import CODE_ROOT
 from eval.harness_tasks import NINE
 from tests import make
 from tests.eval import harness_data
+from tests.tools import fake_hub
 
 ACCELERATE = "1.15.0"
 RESULTS = "results/eval/harness"
@@ -25,13 +26,20 @@ def build(base: Path) -> None:
     tokenizer = make.train_tokenizer(base / "tokenizer", make.documents(50), VOCAB)
     make.save_model(base / "model", make.qwen_config(VOCAB), 0, tokenizer)
     harness_data.save_story_cloze(base / "story cloze")
-    with harness_data.hub() as address:
-        make.run("eval/harness.py", "--prefetch", base / "hf", HF_ENDPOINT=address)
+    prefetch(base)
     for name, processes in (("one", 1), ("two", 2)):
         flags = ["--model-path", "model", "--ckpt-name", name, "--save", f"results/{name}"]
         variables = {"NPROC": processes, "HF_HOME": base / "hf", "STORYCLOZE_DIR": "story cloze"}
         run = make.run("scripts/eval/harness.sh", base, *flags, **variables)
         (base / f"{name}.out").write_text(run.stdout)
+
+
+def prefetch(base: Path) -> Path:
+    """base/hf with the data sets of eight tasks, as a user gets them."""
+    with fake_hub.serve(harness_data.save_repositories(base / "hub")) as server:
+        variables = fake_hub.variables(server.server_port, base)
+        make.run("eval/harness.py", "--prefetch", base / "hf", **variables)
+    return base / "hf"
 
 
 def accelerate() -> Path:
