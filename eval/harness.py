@@ -30,7 +30,7 @@ from data_utils.names import absolute, check_name
 from data_utils.tokenizer import load_tokenizer
 from eval import harness_results as results
 from eval import harness_tasks
-from eval.harness_checkpoints import Evaluated, find_checkpoints
+from eval.harness_checkpoints import Evaluated, find_checkpoints, named
 from pretrain.models import Attention, Precision, resolve_precision
 from reports.files import save
 
@@ -42,7 +42,7 @@ class Settings:
     """Evaluate models on zero-shot tasks."""
 
     base_path: str = flag(".", "folder that contains checkpoints/ and results/")
-    model_path: str = flag("", "the model; several with commas; a run's folder of step_* folders")
+    model_path: str = flag("", "the model; several: NAME=PATH,NAME=PATH; a run's step_* folders")
     ckpt_name: str = flag("", "name of the results; default: the last part of --model-path")
     tasks: str = flag("", "names with commas; default: the paper's nine")
     limit: int = flag(0, "evaluate only the first documents of each task; 0: all")
@@ -59,6 +59,8 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.model_path and not self.prefetch:
             raise ValueError("--model-path is missing")
+        if "," in self.model_path and not self.ckpt_name:
+            raise ValueError("--ckpt-name is missing: the results of several models need a name")
         if self.add_bos not in ("auto", "true", "false"):
             raise ValueError("--add-bos must be auto, true or false")
         if self.limit < 0 or self.tokens_per_batch < 1:
@@ -195,12 +197,12 @@ def evaluate(prepared: Prepared, checkpoint: Evaluated, processes: Processes) ->
 
 def report(prepared: Prepared, found: list[dict]) -> None:
     """Print the table; of several checkpoints write it, too, and of a run's steps their curve."""
-    folder, name = prepared.folder, prepared.settings.ckpt_name
+    folder, settings = prepared.folder, prepared.settings
     print(results.show(found))
     if len(found) == 1:
         print(f"\nResults: {folder / found[0]['name']}.json")
         return
-    name = name or Path(prepared.settings.model_path.split(",")[0]).name
+    name = settings.ckpt_name or named(settings.model_path)[0]
     save(folder / f"{name}.md", results.markdown_of_all(found))
     print(f"\nResults: {folder / name}.md")
     steps = [checkpoint.step for checkpoint in prepared.checkpoints]

@@ -27,41 +27,42 @@ class Evaluated(NamedTuple):
     step: int | None
 
 
+def named(item: str) -> tuple[str, str]:
+    """(name, path) of NAME=PATH or PATH, which is called after its last part."""
+    name, separator, path = item.strip().partition("=")
+    return (name, path) if separator else (Path(item.strip()).name, item.strip())
+
+
 def find_checkpoints(base: Path, settings) -> list[Evaluated]:
     """Those that MODEL_PATH names, checksums compared; raises InputError or ArtefactError."""
-    paths = []
-    for path in settings.model_path.split(","):
-        paths += expand(base, path.strip(), settings.all_steps)
-    first = settings.ckpt_name or Path(settings.model_path.split(",")[0].strip()).name
-    found, names = [], set()
-    for path in paths:
-        name = first if len(paths) == 1 else f"{first}-{Path(path).name}"
-        check_name("--ckpt-name", name)
-        if name in names:
-            raise InputError(
-                f"two checkpoints would both be called {name}",
-                fix="evaluate them in two calls with a CKPT_NAME each",
-            )
-        names.add(name)
-        found.append(examine(name, path, under(base, path), settings.add_bos))
-    return found
+    items = [named(item) for item in settings.model_path.split(",")]
+    first = settings.ckpt_name or items[0][0]
+    places: dict[str, str] = {}
+    for label, path in items:
+        name = f"{first}-{label}" if len(items) > 1 else first
+        for step in steps_of(under(base, path), settings.all_steps):
+            full = check_name("--ckpt-name", f"{name}-{step}" if step else name)
+            if full in places:
+                raise InputError(
+                    f"two checkpoints would both be called {full}",
+                    fix="name them: --model-path NAME=PATH,NAME=PATH",
+                )
+            places[full] = f"{path.rstrip('/')}/{step}".rstrip("/")
+    return [
+        examine(name, path, under(base, path), settings.add_bos) for name, path in places.items()
+    ]
 
 
-def expand(base: Path, path: str, all_steps: bool) -> list[str]:
-    """The model itself, or the checkpoints of all its steps: asked for, or if there is no other."""
-    folder = under(base, path)
-    steps = sorted(
-        (found for found in folder.glob("step_*") if re.fullmatch(r"step_\d+", found.name)),
-        key=lambda found: int(found.name.removeprefix("step_")),
-    )
-    finished = (folder / "config.json").exists()
-    if steps and (all_steps or not finished):
-        return [f"{path.rstrip('/')}/{step.name}" for step in steps]
+def steps_of(folder: Path, all_steps: bool) -> list[str]:
+    """Names of the step folders: asked for, or without a model beside them. Else [""], itself."""
+    steps = [path.name for path in folder.glob("step_*") if re.fullmatch(r"step_\d+", path.name)]
+    if steps and (all_steps or not (folder / "config.json").exists()):
+        return sorted(steps, key=lambda name: int(name.removeprefix("step_")))
     if all_steps:
         raise InputError("there are no step_* folders", where=folder, fix="give a run's folder")
     if steps:
         print(f"NOTE {folder} has {len(steps)} step_* folders: --all-steps true evaluates them")
-    return [path]
+    return [""]
 
 
 def examine(name: str, path: str, folder: Path, add_bos: str) -> Evaluated:

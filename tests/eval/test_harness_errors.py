@@ -134,7 +134,10 @@ def test_a_half_written_checkpoint(base, tmp_path):
 def test_checkpoints_that_cannot_be_told_apart_or_are_not_there(base, tmp_path):
     copy_of(base, tmp_path)
     two = f"model,{tmp_path / 'model'}"
-    refused(base, InputError, "both be called model-model", model_path=two)
+    refused(base, InputError, "both be called a-model", model_path=two, ckpt_name="a")
+    named = f"model,other={tmp_path / 'model'}"
+    found = prepare(base, model_path=named, ckpt_name="a").checkpoints
+    assert [c.name for c in found] == ["a-model", "a-other"] and found[0].step is None
     refused(base, InputError, "nowhere", model_path="nowhere")
     refused(base, InputError, "no step_* folders", all_steps=True)
 
@@ -152,7 +155,13 @@ def test_a_finished_run_is_its_last_model_unless_all_steps_are_asked_for(base, t
 
 @pytest.mark.parametrize(
     "flags",
-    [{"model_path": ""}, {"add_bos": "yes"}, {"limit": -1}, {"tokens_per_batch": 0}]
+    [
+        {"model_path": ""},
+        {"model_path": "a,b"},
+        {"add_bos": "yes"},
+        {"limit": -1},
+        {"tokens_per_batch": 0},
+    ]
     + [{"ckpt_name": name} for name in ("a/b", "..", "-a")],
     ids=str,
 )
