@@ -39,24 +39,34 @@ def chunk_rows(vocab_size: int) -> int:
     return max(1, CHUNK_ELEMENTS // vocab_size)
 
 
-@torch.no_grad()
 def label_log_probs(
     hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, rows: int | None = None
 ) -> torch.Tensor:
-    """Natural log-probability of each label, [N] fp32; hidden [N, H], head [V, H], labels [N].
+    """Natural log-probability of each label, [N] fp32; arguments as in label_scores."""
+    return label_scores(hidden, head, labels, rows)[0]
 
-    Without gradients; the logits of a chunk of rows are overwritten in place.
+
+@torch.no_grad()
+def label_scores(
+    hidden: torch.Tensor, head: torch.Tensor, labels: torch.Tensor, rows: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(natural log-probability of each label [N] fp32, whether no other id has a higher one [N]).
+
+    hidden [N, H], head [V, H], labels [N]. Without gradients; the logits of a chunk of rows are
+    overwritten in place.
     """
     rows = rows or 2 * chunk_rows(head.shape[0])
     found = torch.empty(len(labels), dtype=exact_type(hidden.dtype), device=hidden.device)
+    greedy = torch.empty(len(labels), dtype=torch.bool, device=hidden.device)
     memory = chunk_memory(rows, len(labels), head)
     for start in range(0, len(labels), rows):
         part = slice(start, start + rows)
         logits = chunk_logits(hidden[part], head, memory)
         logits.sub_(logits.amax(dim=1, keepdim=True))
         chosen = logits.gather(1, labels[part, None]).squeeze(1)
+        greedy[part] = chosen == 0
         found[part] = chosen - logits.exp_().sum(dim=1).log_()
-    return found
+    return found, greedy
 
 
 def exact_type(dtype: torch.dtype) -> torch.dtype:

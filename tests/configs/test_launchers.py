@@ -10,7 +10,7 @@ import pytest
 
 from baselines import generate, teacher_cache
 from data_utils.program import CODE_ROOT
-from eval import lm, scaling_law
+from eval import harness, lm, scaling_law
 from miniplm import score, selection
 from pretrain.objectives import minillm, vanilla_kd
 from pretrain.settings import TrainSettings
@@ -131,6 +131,7 @@ COMMANDS = {  # launcher: program, its flags
     ),
     f"{CONVERSION}_mamba.sh": converting("checkpoints/mamba/130M", "mamba", "false"),
     f"{CONVERSION}_llama3_1.sh": converting("checkpoints/llama3.1/212M", "llama3_1", "true"),
+    "scripts/eval/harness.sh": ("eval/harness.py", {}),
     "scripts/eval/lm.sh": (
         "eval/lm.py",
         {"data_dir": "processed_data/dclm/qwen-1025", "split": "test"},
@@ -146,6 +147,7 @@ SETTINGS = {  # program: its settings, and the variables of other names
     "miniplm/score.py": (score.Settings, {"shards": "SCORE_SHARDS"}),
     "tools/process_data/tokenize_pile.py": (tokenize_pile.Settings, {"data_dir": "TEXT"}),
     "tools/convert_tokenization.py": (convert_tokenization.Settings, {}),
+    "eval/harness.py": (harness.Settings, {}),
     "eval/lm.py": (lm.Settings, {}),
     "eval/scaling_law.py": (scaling_law.Settings, {}),
 }

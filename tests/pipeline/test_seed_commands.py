@@ -16,6 +16,7 @@ from data_utils import artefact
 from data_utils.corpus import Corpus
 from data_utils.program import CODE_ROOT
 from tests import make
+from tests.eval import harness_data, harness_world
 
 SMALL = {"GLOBAL_BATCH": 2, "MICRO_BATCH": 1, "TOTAL_STEPS": 2, "WARMUP_STEPS": 1}
 
@@ -58,6 +59,10 @@ def commands(base) -> None:
     for name in ("miniplm", "pretrain"):
         trained = f"results/{name}/qwen/200M"
         make.run("scripts/eval/lm.sh", base, "--model-path", trained, "--ckpt-name", name)
+    data = {"HF_HOME": harness_world.prefetch(base), "STORYCLOZE_DIR": base / "story cloze"}
+    harness_data.save_story_cloze(base / "story cloze")
+    flags = ["--model-path", trained, "--ckpt-name", "NAME_OF_CKPT"]
+    make.run("scripts/eval/harness.sh", base, *flags, **data)
 
 
 def check(base) -> None:
@@ -71,3 +76,5 @@ def check(base) -> None:
         assert json.loads((model / "config.json").read_text())["hidden_size"] == 768
         result = json.loads((base / f"results/eval/lm/{method}.json").read_text())
         assert 11 < result["loss"] < 13  # ln 151,936 is 11.93
+    accuracies = json.loads((base / "results/eval/harness/NAME_OF_CKPT.json").read_text())
+    assert accuracies["average"]["tasks"] == 9
