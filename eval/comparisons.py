@@ -89,7 +89,7 @@ def spread(group: Sequence[Run]) -> dict:
 
 def tasks(base: Path, runs: Sequence[Run]) -> list:
     """What the harness found of the runs' weights, the best of each task marked."""
-    results = {run.name: harness_result(base, run) for run in runs}
+    results = {run.name: harness_result(base, run.manifest) for run in runs}
     results = {name: result for name, result in results.items() if result}
     if not results:
         return []
@@ -111,9 +111,9 @@ def tasks(base: Path, runs: Sequence[Run]) -> list:
     return [Heading("Zero-shot tasks"), table, Text("Points ± standard error; * the best.", "from")]
 
 
-def harness_result(base: Path, run: Run) -> dict | None:
-    """The newest result of scripts/eval/harness.sh that is of these weights."""
-    entries = {entry["name"]: entry["sha256"] for entry in run.manifest.files}
+def harness_result(base: Path, manifest: artefact.Manifest) -> dict | None:
+    """The newest result of scripts/eval/harness.sh that is of this model's weights."""
+    entries = {entry["name"]: entry["sha256"] for entry in manifest.files}
     paths = sorted((base / HARNESS).glob("*.json"), key=lambda path: path.stat().st_mtime)
     for path in reversed(paths):
         try:

@@ -29,8 +29,8 @@ FLOORS = (
     {"pretrain": 76},
     {"miniplm": 62},
     {"reports": 44, "baselines": 84},
-    {"eval": 16, "tools": 84},
-    {"experiments": 16},
+    {"eval": 16},
+    {"experiments": 16, "tools": 84},
     {"scripts": 36, "figures": 61, "benchmarks": 86},
 )
 HEIGHT, STEP = 6, 9.6  # of a room; from floor to floor
