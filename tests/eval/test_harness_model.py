@@ -129,7 +129,7 @@ def test_continuations_that_cannot_be_scored(model):
     ],
 )
 def test_which_models_begin_with_bos(kind, own, add_bos, expected, folder, tmp_path):
-    """FACTS of the paper's evaluation: Llama and Mistral; own: the tokenizer adds it by itself."""
+    """As the paper evaluated: Llama and Mistral do. own: the tokenizer adds it by itself."""
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     if own:
         bos = ("<|bos|>", tokenizer.bos_token_id)
