@@ -31,7 +31,7 @@ CONTROL_STUDENT=results/random_half/llama/7M
 STORED_TEACHER=results/kd_cache/pile/smollm2-129/smollm2_135M
 GENERATED=processed_data/pretrain/pile-smollm2_135M-gen/smollm2-129
 SAMPLING=$CODE/scripts/miniplm/difference_sampling
-TOTAL=15
+TOTAL=17
 if $all; then TOTAL=$((TOTAL + 1 + 3 * 2 + 3 + 2)); fi
 if $FAMILIES; then TOTAL=$((TOTAL + 2 * 5)); fi
 source "$CODE/scripts/stages.sh"
@@ -86,6 +86,11 @@ stage "Held-out loss: better half" results/eval/lm/better_half.json \
 stage "Held-out loss: random half" results/eval/lm/random_half.json \
   bash "$CODE/scripts/eval/lm.sh" "$BASE" --model-path $CONTROL_STUDENT --ckpt-name random_half \
   --data-dir $TEST_SET --limit $HELD_OUT
+stage "A task of held-out text" configs/lm_harness_tasks/heldout_cloze.yaml \
+  "$PYTHON" "$CODE/eval/cloze.py" "$BASE" --data-dir $TEST_SET --documents 32
+stage "The right continuation among four" results/eval/harness/cloze.md \
+  bash "$CODE/scripts/eval/harness.sh" "$BASE" --tasks heldout_cloze --ckpt-name cloze \
+  --model-path "teacher=checkpoints/smollm2/135M,reference=checkpoints/llama/5M_ref,better_half=$STUDENT,random_half=$CONTROL_STUDENT"
 RUNS=better_half=$STUDENT
 if $all; then source "$CODE/scripts/all_stages.sh"; fi
 
