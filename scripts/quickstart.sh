@@ -3,7 +3,7 @@
 #   bash scripts/quickstart.sh [--all] [BASE_PATH=quickstart]
 # Every stage is one of the README's launchers with smaller variables. Run again it skips what is
 # done and resumes. --all adds every baseline and both other families (scripts/all_stages.sh).
-# Variables: QUICKSTART_SEQUENCES PLANT_NOISE.
+# Variables: QUICKSTART_SEQUENCES PLANT_NOISE (a share) PLANT (none, shuffle or junk).
 set -euo pipefail
 
 all=false FAMILIES=false
@@ -16,7 +16,9 @@ CODE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 mkdir -p "${1:-$CODE/quickstart}"
 BASE=$(cd "${1:-$CODE/quickstart}" && pwd -P)
 SEQUENCES=${QUICKSTART_SEQUENCES:-512}
+PLANT=${PLANT:-shuffle}
 PLANT_NOISE=${PLANT_NOISE:-0.3}
+if [[ $PLANT == none ]]; then PLANT=shuffle PLANT_NOISE=0; fi
 HELD_OUT=128
 
 # Names and sizes besides those of stages.sh. The first shard is scored; the reference is trained on
@@ -42,7 +44,8 @@ select_half=("$PYTHON" "$SAMPLING/construct_pretrain_data.py" "$BASE"
   --data-dir "$CORPUS" --scores "$SCORES" --teacher-name "$TEACHER_NAME" --ref-name "$REF_NAME")
 
 stage "Text from this machine" data/pile/train \
-  "$PYTHON" "$CODE/tools/get_pile.py" "$BASE" --source local --plant-noise "$PLANT_NOISE" \
+  "$PYTHON" "$CODE/tools/get_pile.py" "$BASE" --source local \
+  --plant "$PLANT" --plant-noise "$PLANT_NOISE" \
   --local-bytes $((SEQUENCES * 1500)) --heldout-bytes 90000
 stage "Teacher: SmolLM2-135M" checkpoints/smollm2/135M \
   "$PYTHON" "$CODE/tools/get_models.py" "$BASE" smollm2

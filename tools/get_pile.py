@@ -47,8 +47,10 @@ class Settings:
     local_bytes: int = flag(2_000_000, "local: bytes of training text")
     heldout_bytes: int = flag(400_000, "local: bytes of held-out text")
     plant_noise: float = flag(
-        0.0,
-        "local: share of the training documents (about that of their bytes too) to word-shuffle",
+        0.0, "local: share of the training documents (about that of their tokens too) to replace"
+    )
+    plant: Literal[*local_text.PLANTS] = flag(
+        "shuffle", "local: by their own words shuffled, or by junk: binary files as text"
     )
     seed: int = flag(10, "local: seed of choice, order and noise")
 
@@ -87,12 +89,13 @@ def get_local(settings: Settings, folder: Path) -> None:
     """Training and held-out text from this machine's packages."""
     names = "source local_bytes heldout_bytes seed compress".split()
     content = {name: getattr(settings, name) for name in names}
-    noise, seed = settings.plant_noise, settings.seed
+    share, seed = settings.plant_noise, settings.seed
     heldout = output(folder / "heldout", content, settings)
-    train = output(folder / "train", content | {"plant_noise": noise}, settings)
+    planted = {"plant_noise": share, "plant": settings.plant if share else None}
+    train = output(folder / "train", content | planted, settings)
     print("drawing documents from the installed packages", flush=True)
     clean, held_out = local_text.draw(seed, settings.local_bytes, settings.heldout_bytes)
-    documents = local_text.plant_noise(clean, noise, seed)
+    documents = local_text.plant(clean, share, seed, settings.plant)
     heldout.make(lambda: write_local(heldout, held_out, settings.compress))
     train.make(lambda: write_local(train, documents, settings.compress))
 

@@ -3,6 +3,7 @@
 python -m pytest tests/tools/test_get_pile.py
 """
 
+import base64
 import gzip
 import json
 import os
@@ -102,6 +103,30 @@ def test_noise_is_shuffled_words_of_training_documents_only(local):
             noise_bytes += len(after["text"].encode())
     assert abs(sum(map(is_noise, noisy)) - 0.3 * len(noisy)) <= 1
     assert 0.25 < noise_bytes / sum(len(d["text"].encode()) for d in noisy) < 0.35
+
+
+def test_junk_is_a_library_s_bytes_as_text(monkeypatch):
+    few = sorted(local_text.libraries(), key=lambda path: path.stat().st_size)[:9]
+    monkeypatch.setattr(local_text, "libraries", lambda: few)
+    clean = [local_text.Document("s", "p", f"document {k}", "word " * 400) for k in range(40)]
+    planted = local_text.plant(clean, 0.5, 3, "junk")
+    junk = [document for document in planted if document.source == local_text.JUNK]
+    assert len(junk) == 20 and planted == local_text.plant(clean, 0.5, 3, "junk")
+    library = b"".join(path.read_bytes() for path in few)
+    forms = Counter()
+    for text in (document.text for document in junk):
+        assert 400 * 5 / 3 - 2 < len(text) <= 400 * 5 / 3 + 1
+        whole = text.rsplit("\n", 2)[0]  # without the last line, which is cut off
+        if re.match(r"0{8}  ", text):
+            form, data = "hex", bytes.fromhex("".join(x[10:] for x in whole.splitlines()))
+        elif "," in text:
+            form, data = "numbers", bytes(int(n) for n in re.findall(r"\d+", whole))
+        else:
+            form, data = "base64", base64.b64decode(whole)
+        forms[form] += 1
+        assert len(data) > 64 and data in library
+    assert len(forms) == 3
+    assert local_text.plant(clean, 0.5, 4, "junk") != planted
 
 
 def test_training_and_held_out_text_share_no_package_and_no_text(local):

@@ -1,12 +1,15 @@
 """Real text that is on every machine with this project's packages: documents for the quickstart.
 
 Python's own .py files and manual (pydoc's topics), and of the installed packages .py, .md and .rst
-files, licences and descriptions (body of METADATA). Nothing else on the machine is read. Everything
-follows from the packages and the seed. Whole packages (of the standard library modules) are held
+files, licences and descriptions (body of METADATA). For planted junk also the compiled libraries of
+these packages; nothing else on the machine is read. Everything follows from the packages and the
+seed. Whole packages (of the standard library modules) are held
 out, and of equal texts only the first is taken, so no held-out document is a training document.
 Near copies (versions of a licence, vendored files) are not filtered and may be on both sides.
 """
 
+import base64
+import functools
 import hashlib
 import os
 import random
@@ -18,7 +21,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 LIBRARY, CODE, DESCRIPTIONS = "standard library", "package code", "package descriptions"
-LICENCES, MANUALS, NOISE = "licences", "manuals", "planted noise"
+LICENCES, MANUALS = "licences", "manuals"
+NOISE, JUNK = "planted noise", "planted junk"
 SOURCES = (LIBRARY, CODE, DESCRIPTIONS, LICENCES, MANUALS)
 LICENCE_NAME = re.compile(r"(licen[cs]e|copying|notice|copyright)", re.IGNORECASE)
 # Many installations leave Python's own tests out: without them machines are more alike.
@@ -155,8 +159,8 @@ def read(document: Document) -> str:
     return text.partition("\n\n")[2].strip("\n") if document.source == DESCRIPTIONS else text
 
 
-def plant_noise(documents: list[Document], share: float, seed: int) -> list[Document]:
-    """The documents, that share of them (by number) turned into word-shuffled copies.
+def plant(documents: list[Document], share: float, seed: int, kind: str) -> list[Document]:
+    """The documents, that share of them (by number) replaced: kind is a name in PLANTS.
 
     They are drawn at even steps (from a random start) in the order of source and length: so the
     share of the tokens is close to it too, in every source.
@@ -166,7 +170,7 @@ def plant_noise(documents: list[Document], share: float, seed: int) -> list[Docu
     order = sorted(enumerate(documents), key=lambda pair: (pair[1].source, len(pair[1].text)))
     for place, (number, document) in enumerate(order):
         if int((place + 1) * share + start) > int(place * share + start):
-            planted[number] = shuffled(document, seed)
+            planted[number] = PLANTS[kind](document, seed)
     return planted
 
 
@@ -177,3 +181,50 @@ def shuffled(document: Document, seed: int) -> Document:
     remaining = iter(words)
     text = re.sub(r"\S+", lambda _: next(remaining), document.text)
     return replace(document, source=NOISE, text=text)
+
+
+def junk(document: Document, seed: int) -> Document:
+    """A stretch of a compiled library as crawls have it: base64, a hex dump or a list of numbers.
+
+    It has a third of the document's characters: one of them is about a token, of text three are.
+    """
+    drawn = random.Random(f"{seed} {document.name}")
+    form = drawn.choice((base64_lines, hex_dump, byte_values))
+    size = max(len(document.text) // 3, MIN_CHARACTERS)
+    return replace(document, source=JUNK, text=form(stretch(drawn, size))[:size] + "\n")
+
+
+def stretch(drawn: random.Random, size: int) -> bytes:
+    """Bytes of one of libraries(), not padding: of the first 256 at least 64 are different."""
+    while True:
+        with open(drawn.choice(libraries()), "rb") as file:
+            file.seek(drawn.randrange(file.seek(0, os.SEEK_END) - MAX_BYTES))
+            data = file.read(size)
+        if len(set(data[:256])) >= 64:
+            return data
+
+
+@functools.cache
+def libraries() -> list[Path]:
+    """The compiled libraries of the installed packages that are larger than any document."""
+    paths = sysconfig.get_paths()
+    folders = sorted({Path(paths["stdlib"]), Path(paths["purelib"]), Path(paths["platlib"])})
+    found = {path for folder in folders for path in folder.rglob("*.so")}
+    return sorted(path for path in found if path.stat().st_size > 4 * MAX_BYTES)
+
+
+def base64_lines(data: bytes) -> str:
+    return base64.encodebytes(data).decode()
+
+
+def hex_dump(data: bytes) -> str:
+    lines = (data[start : start + 16] for start in range(0, len(data), 16))
+    return "".join(f"{16 * k:08x}  {line.hex(' ')}\n" for k, line in enumerate(lines))
+
+
+def byte_values(data: bytes) -> str:
+    lines = (data[start : start + 16] for start in range(0, len(data), 16))
+    return "".join(", ".join(map(str, line)) + ",\n" for line in lines)
+
+
+PLANTS = {"shuffle": shuffled, "junk": junk}
