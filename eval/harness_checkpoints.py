@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_utils import artefact
-from data_utils.atomic_files import sha256
 from data_utils.errors import InputError
 from data_utils.flags import under
 from data_utils.names import check_name
 from data_utils.tokenizer import bos_id, load_tokenizer, tokenizer_fingerprint
+from eval.weights import weights_hash
 from pretrain.models import GET_MODEL, read_config
 
 BOS_TYPES = ("llama", "mistral")
-WEIGHTS = (".safetensors", ".bin")
 
 
 class Evaluated(NamedTuple):
@@ -69,7 +68,7 @@ def examine(name: str, path: str, folder: Path, add_bos: str) -> Evaluated:
     """A checkpoint, whole and with a tokenizer of its own; raises InputError or ArtefactError."""
     manifest = artefact.require(folder, "model", GET_MODEL, contents=True)
     model = {"path": path, **artefact.identity(folder, "model", GET_MODEL)}
-    model["weights"] = weights_hash(folder, manifest)
+    model["weights"] = weights_hash(folder)
     config = read_config(folder / "config.json")
     tokenizer = load_tokenizer(folder, f"copy the model's own tokenizer into {folder}")
     if add_bos == "auto":
@@ -91,14 +90,3 @@ def adds_bos(tokenizer) -> bool:
     """
     ids = tokenizer.backend_tokenizer.encode("a", add_special_tokens=True).ids
     return tokenizer.bos_token_id is not None and ids[0] == tokenizer.bos_token_id
-
-
-def weights_hash(folder: Path, manifest: artefact.Manifest | None) -> str:
-    """SHA-256 of model.safetensors; of several files, of their names and hashes."""
-    known = {entry["name"]: entry["sha256"] for entry in manifest.files} if manifest else {}
-    files = sorted(path for path in folder.glob("*") if path.name.endswith(WEIGHTS))
-    files = [path for path in files if path.name.startswith(("model", "pytorch_model"))]
-    if not files:
-        raise InputError("there are no weights", where=folder, fix=GET_MODEL)
-    hashes = {path.name: known.get(path.name) or sha256(path) for path in files}
-    return hashes[files[0].name] if len(files) == 1 else artefact.canonical_hash(hashes)

@@ -33,6 +33,7 @@ from data_utils.errors import ArtefactError, InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.names import check_name
 from data_utils.tokenizer import load_tokenizer
+from eval.weights import weights_hash
 from pretrain.belonging import end_of_text, require_belonging
 from pretrain.log_probs import mean_loss, row_log_probs
 from pretrain.models import GET_MODEL, Attention, Precision, load_model, resolve_precision
@@ -106,6 +107,8 @@ def main() -> None:
     settings = parse(Settings, positional="base_path")
     processes = start_processes(settings.dist_timeout)
     inputs = prepare(settings)
+    if processes.first:
+        inputs.model_identity["weights"] = weights_hash(inputs.model_folder)
     model = load_model(inputs.model_folder, inputs.precision, settings.attention).eval()
     figures = evaluate(model.to(processes.device), inputs, processes, settings.tokens_per_batch)
     if processes.first:

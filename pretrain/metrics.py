@@ -1,15 +1,14 @@
-"""Run logs: metrics.jsonl (one object per logged step), a terminal line, curves.png, wandb."""
+"""Run logs: metrics.jsonl (one object per logged step), a terminal line, curves.png, a tracker."""
 
 import contextlib
 import json
 import sys
-import uuid
 from pathlib import Path
 
 from tqdm import tqdm
 
 from data_utils import atomic_files
-from data_utils.errors import EnvironmentFault
+from pretrain import trackers
 
 FILE = "metrics.jsonl"
 # The engine's own figures; an objective's have other names.
@@ -23,7 +22,6 @@ CURVES = {
     "grad_norm": "gradient norm before clipping",
     "lr": "learning rate",
 }
-WANDB_SECONDS = 60  # what wandb has not sent by then stays in the folder, for `wandb sync`
 
 
 def read_metrics(folder: Path) -> list[dict]:
@@ -43,9 +41,10 @@ def read_metrics(folder: Path) -> list[dict]:
 class Metrics:
     """Writes the metrics of steps `done`..`total`; used by rank 0 only."""
 
-    def __init__(self, folder: Path, done: int, total: int, wandb_mode: str, settings: dict):
+    def __init__(self, folder: Path, done: int, total: int, settings: dict):
         self.folder = folder
-        self.wandb = start_wandb(wandb_mode, folder, settings)
+        self.tracker = settings["tracker"]
+        self.tracked = trackers.start(folder, settings)
         kept = [row for row in read_metrics(folder) if row["step"] <= done]
         with atomic_files.atomic_file(folder / FILE, "w") as file:
             file.writelines(json.dumps(row) + "\n" for row in kept)
@@ -77,11 +76,11 @@ class Metrics:
         if "valid_loss" in row:
             shown["valid"] = f"{row['valid_loss']:.4f}"
         self.bar.set_postfix(shown, tok_s=f"{row['tokens_per_second']:.0f}", refresh=False)
-        if self.wandb is not None:
-            self.wandb.log({k: v for k, v in row.items() if k != "step"}, step=row["step"])
+        if self.tracked is not None:
+            self.tracked.log({k: v for k, v in row.items() if k != "step"}, step=row["step"])
 
     def close(self) -> None:
-        """End bar and file, draw the curves; wandb, which may wait for its network, stays open."""
+        """End bar and file, draw the curves; the tracker, which may wait for its network, stays."""
         self.bar.close()
         with atomic_files.named(self.file.name):
             self.file.close()
@@ -95,41 +94,8 @@ class Metrics:
         self.bar.close()
         with contextlib.suppress(OSError):  # a full disk: the error is on its way
             self.file.close()
-        if self.wandb is not None:
-            import wandb
-
-            self.wandb.finish(exit_code=0 if kind is None else 1)
-            wandb.teardown()  # its own process, which would outlive an exit with an error
-
-
-def start_wandb(mode: str, folder: Path, settings: dict):
-    """A wandb run if WANDB_MODE asks for one, else None; a resumed run keeps its wandb id.
-
-    wandb is silenced first: a job would wait forever if it asked for a key. EnvironmentFault if it
-    cannot start.
-    """
-    if mode in ("", "disabled"):
-        return None
-    import wandb
-
-    wandb.setup(settings=wandb.Settings(silent=True, finish_timeout=WANDB_SECONDS))
-    identity = folder / "wandb" / "id"
-    if not identity.exists():
-        identity.parent.mkdir(exist_ok=True)
-        with atomic_files.atomic_file(identity, "w") as file:
-            file.write(uuid.uuid4().hex[:8])
-    options = {"id": identity.read_text(encoding="utf-8"), "resume": "allow", "name": folder.name}
-    try:
-        run = wandb.init(project="miniplm", dir=folder, mode=mode, config=settings, **options)
-    except wandb.Error as error:
-        reason = " ".join(str(error).split())
-        raise EnvironmentFault(
-            f"WANDB_MODE={mode}, but wandb does not start ({reason})",
-            fix="set WANDB_API_KEY (or run `wandb login`) and check the network, or use "
-            "WANDB_MODE=offline and `wandb sync` later, or WANDB_MODE=disabled",
-        ) from error
-    print(f"wandb: {run.url or f'offline; later: wandb sync {Path(run.dir).parent}'}", flush=True)
-    return run
+        if self.tracked is not None:
+            trackers.end(self.tracked, self.tracker, code=0 if kind is None else 1)
 
 
 def draw_curves(folder: Path) -> None:

@@ -75,6 +75,9 @@ class TrainSettings:
     allow_change: str = flag("", "what may differ from the run so far, e.g. lr,corpus; recorded")
     dist_timeout: int = flag(600, "seconds that processes wait for each other")
     wandb_mode: Literal["online", "offline", "disabled"] = flag("disabled", "wandb mode")
+    tracker: Literal["wandb", "trackio"] = flag(
+        "wandb", "where figures are tracked; trackio needs no account and no --wandb-mode"
+    )
 
     def __post_init__(self) -> None:
         positive = "global_batch micro_batch total_steps save_every log_every valid_every keep_last"
@@ -116,5 +119,5 @@ def step_ranges(text: str) -> list[tuple[int, int]]:
 FREE = frozenset(
     "base_path data_dir valid_data tokenizer_path save model_config model_path micro_batch "
     "stop_step skip_steps zero_stage save_every log_every valid_every keep_last keep_every resume "
-    "allow_change dist_timeout wandb_mode".split()
+    "allow_change dist_timeout wandb_mode tracker".split()
 )

@@ -122,7 +122,7 @@ def fit(run: Run, state: TrainState, stop: Stop) -> Stopped | None:
     metrics = contextlib.nullcontext()
     if processes.first:
         require_space(run, end - state.step)
-        metrics = Metrics(run.output.folder, state.step, end, settings.wandb_mode, asdict(settings))
+        metrics = Metrics(run.output.folder, state.step, end, asdict(settings))
     vocab_size = run.engine.student.config.vocab_size
     coming = batches(run, run.objective.columns, vocab_size, state.step, end)
     with metrics, contextlib.closing(coming):

@@ -1,5 +1,6 @@
 """The evaluation: every row of the split once on any number of processes, means, bits per byte."""
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -35,6 +36,8 @@ def test_loss_and_perplexity(limit, count, base, monkeypatch):
     monkeypatch.setattr(sys, "argv", words)
     lm.main()
     result = json.loads((base / "results/eval/lm/model.json").read_text())
+    weights = (base / "model/model.safetensors").read_bytes()
+    assert result["model"]["weights"] == hashlib.sha256(weights).hexdigest()
     losses = np.load(base / "results/eval/lm/model.npy")
     model = load_model(base / "model", "fp32", "sdpa").eval()
     corpus = Corpus(base / "held out", "test")
