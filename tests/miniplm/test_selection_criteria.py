@@ -87,8 +87,9 @@ def test_each_criterion_keeps_the_highest_of_its_values(criterion, base, scores,
 
 def test_the_difference_is_the_sum_of_the_two_ablations(base, scores):
     store = base / "scores/diff-T-R"
-    differences = criteria.Differences(store, artefact.read_manifest(store).inputs, seed=0)
-    r, teacher, reference, random = (rank(differences) for rank in criteria.CRITERIA.values())
+    differences = criteria.Differences(store, artefact.read_manifest(store).inputs)
+    rows = criteria.Candidates(None, FIRST, SCORED, criteria.Choice(), differences)
+    r, teacher, reference, random = (rank(rows) for rank in criteria.STORED[:4])
     np.testing.assert_allclose(teacher + reference, r, rtol=1e-6)
     for values in (teacher, reference, random):
         np.testing.assert_array_equal(np.isnan(values), np.isnan(r))
