@@ -18,8 +18,8 @@ from data_utils.errors import InputError
 CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 LONGEST_NAME = 200  # bytes; a file system takes 255, and endings and temporary names add to it
 LONGEST_PART, LONGEST_PATH = 255, 3500  # the system's 4,096 less what programs append
-# The variables of scripts/common.sh that folders are named after, in the flags that they stand for;
-# and those of them that a flag has beside others, with their defaults.
+# The variables that folders are named after, in the flags that they stand for (scripts/common.sh
+# has those of the launchers); and those of them that a flag has beside others, with their defaults.
 FLAGS = {
     "data-dir": "processed_data/pretrain/{DATA_NAME}/{TOKENIZER_NAME}-{MAX_LENGTH}",
     "scores": "results/scores/{DATA_NAME}/{TOKENIZER_NAME}-{MAX_LENGTH}",
@@ -27,6 +27,11 @@ FLAGS = {
     "teacher-name": "{TEACHER_NAME}",
     "ref-name": "{REF_NAME}",
     "ratio": "{RATIO}",
+    "shards": "{SCORE_SHARDS}",
+    "criterion": "{CRITERION}",
+    "tau": "{TAU}",
+    "band": "{BAND}",
+    "score-file": "{SCORE_FILE}",
 }
 PARTS = {"DATA_NAME": "pile", "TOKENIZER_NAME": "qwen", "MAX_LENGTH": "1025"}
 

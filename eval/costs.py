@@ -82,6 +82,8 @@ def data(corpus: Made) -> dict[str, float | None]:
         costs[corpus.fingerprint] = corpus.flops()
     if "corpus" in inputs:
         costs |= data(corpus.input("corpus"))
+    if "score_file" in inputs:
+        costs[corpus.fingerprint] = None  # made elsewhere
     if "scores" in inputs and corpus.manifest.content.get("criterion") not in NO_TEACHER:
         costs |= difference(corpus.input("scores"))
     return costs

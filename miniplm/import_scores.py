@@ -121,7 +121,7 @@ def read_files(files: list[Path], rows: int) -> list[np.ndarray]:
     return losses
 
 
-def read_file(path: Path) -> np.ndarray:
+def read_file(path: Path, fix: str = GIVE) -> np.ndarray:
     """The mean losses in one file, [n] float32; InputError if it has something else."""
     import torch
 
@@ -129,7 +129,7 @@ def read_file(path: Path) -> np.ndarray:
         losses = torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # many classes, one meaning: these bytes are not a tensor
         reason = str(error).strip().split("\n")[0]
-        raise InputError(f"the scores cannot be read ({reason})", where=path, fix=GIVE) from error
+        raise InputError(f"the scores cannot be read ({reason})", where=path, fix=fix) from error
     shape = tuple(losses.shape) if isinstance(losses, torch.Tensor) else type(losses).__name__
     if not isinstance(losses, torch.Tensor) or losses.ndim != 1 or losses.dtype != torch.float32:
         raise InputError(
@@ -137,7 +137,7 @@ def read_file(path: Path) -> np.ndarray:
             where=path,
             expected="a float32 tensor of one dimension",
             found=f"{getattr(losses, 'dtype', '')} {shape}".strip(),
-            fix=GIVE,
+            fix=fix,
         )
     return losses.numpy()
 

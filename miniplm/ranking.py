@@ -18,6 +18,14 @@ def top(values: np.ndarray, keep: int) -> np.ndarray:
     return np.sort(descending(values)[:keep])
 
 
+def central(values: np.ndarray) -> np.ndarray:
+    """How near each value's rank is to the middle one, [n] float64: 0 there, lower outwards."""
+    order = descending(values)
+    near = np.full(len(values), np.nan)
+    near[order] = -np.abs(2.0 * np.arange(len(order)) - (len(order) - 1))
+    return near
+
+
 def count_defined(values: np.ndarray) -> int:
     """How many values are not NaN."""
     return len(values) - int(np.count_nonzero(np.isnan(values)))

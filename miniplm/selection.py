@@ -3,37 +3,45 @@
     python3 scripts/miniplm/difference_sampling/construct_pretrain_data.py BASE_PATH [RATIO=0.5]
 
 Reads the corpus and the difference store; writes the refined corpus BASE_PATH/processed_data/
-pretrain/pile-diff_samp-qwen_1.8B-qwen_104M-r0.5/qwen-1025. --criterion makes the ablations and the
-random control from the same scored rows; --tokens N fills a budget of tokens instead of a ratio;
---from-rows FOLDER makes a selection that was published as row numbers (tools/publish.py).
+pretrain/pile-diff_samp-qwen_1.8B-qwen_104M-r0.5/qwen-1025. --criterion ranks by another rule
+(miniplm/criteria.py), most of them from the same scored rows; --tokens N fills a budget of tokens
+instead of a ratio; --from-rows FOLDER makes a selection that was published as row numbers
+(tools/publish.py).
 The ratio is alpha of the paper (arXiv 2410.17215).
 """
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from data_utils import artefact
 from data_utils.artefact_writer import Output
+from data_utils.atomic_files import sha256
 from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.names import check_name
 from data_utils.tokenizer import copy_tokenizer
 from miniplm import published_rows
-from miniplm.criteria import CRITERIA, SEEDED, Differences, number_to_keep
+from miniplm.criteria import WITHOUT_STORES, Candidates, Choice, Differences, number_to_keep
 from miniplm.ranking import descending
+from miniplm.scores import open_shards
 from miniplm.shard_copy import copy_shards
 
 PROGRAM = "scripts/miniplm/difference_sampling/construct_pretrain_data.py"
 FIX = "run scripts/miniplm/difference_sampling/compute_difference_scores.py"
-RATIO = 0.5
+RATIO, SHARDS = 0.5, "0:200"
+# Counts of the rows that have no rank and of those that were not to choose from: of a criterion
+# that reads the stores, of one that needs none.
+LEFT_OUT = (
+    ("without_a_defined_difference", "not_scored"),
+    ("without_a_value", "in_other_shards"),
+)
 
 
 @dataclass
-class Settings:
+class Settings(Choice):
     """Select the refined corpus."""
 
     base_path: str = flag(".", "folder of results/ and processed_data/")
@@ -50,18 +58,17 @@ class Settings:
     ref_name: str = flag("qwen_104M", "the reference's store")
     data_name: str = flag("pile", "first part of the output's name")
     save: str = flag("", "folder of the selected corpus; default: named by the settings")
-    criterion: Literal[*CRITERIA] = flag(
-        "difference",
-        " ".join(
-            ["which sequences are kept.", *(f"{n}: {rank.__doc__}" for n, rank in CRITERIA.items())]
-        ),
+    shards: str = flag(
+        SHARDS,
+        "the shards to choose from with a criterion that needs no scores; the others choose from "
+        "what was scored",
     )
-    seed: int = flag(10, f"for the criterion {', '.join(SEEDED)}")
     shard_size: int = flag(1_000_000, "sequences per shard")
     allow_reference_data: bool = flag(False, "also select from what the reference was trained on")
     from_rows: str = flag("", "make a published selection again: the folder that it was put into")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.tokens < 0 or self.shard_size < 1:
             raise ValueError("--tokens must be above 0 and --shard-size at least 1")
         if self.tokens and self.ratio is not None:
@@ -78,8 +85,13 @@ class Settings:
         if self.save:
             return self.save
         sampling = "diff_samp" if self.criterion == "difference" else f"{self.criterion}_samp"
+        if self.criterion in WITHOUT_STORES:
+            shards = self.shards.replace(":", "_") or "all"
+            pool = "" if self.shards == SHARDS else f"-shards{shards}"
+        else:
+            pool = f"-{self.teacher_name}-{self.ref_name}"
         share = f"t{self.tokens}" if self.tokens else f"r{self.ratio:g}"
-        name = f"{self.data_name}-{sampling}-{self.teacher_name}-{self.ref_name}-{share}"
+        name = f"{self.data_name}-{sampling}{pool}{self.folder_part()}-{share}"
         return f"processed_data/pretrain/{name}/{Path(self.data_dir).name}"
 
 
@@ -90,15 +102,7 @@ def main() -> None:
     if settings.from_rows:
         make_again(corpus, under(base, settings.from_rows), settings, base)
         return
-    stores = under(base, settings.scores)
-    store = stores / f"diff-{settings.teacher_name}-{settings.ref_name}"
-    manifest = open_store(store, corpus)
-    if manifest.counts["seen_in_training"] and not settings.allow_reference_data:
-        raise InputError(
-            "the reference was trained on some of the scored sequences",
-            where=store,
-            fix="score others (SCORE_SHARDS outside REF_SHARDS), or --allow-reference-data true",
-        )
+    rows, shards, inputs = open_candidates(corpus, settings, base)
     output = Output(
         under(base, settings.output_folder()),
         "corpus",
@@ -107,17 +111,14 @@ def main() -> None:
             **corpus.carried(),
             "ratio": settings.ratio,
             "tokens": settings.tokens or None,
-            "criterion": settings.criterion,
-            "seed": settings.seed if settings.criterion in SEEDED else None,
+            **settings.content(),
+            **shards,
             "shard_size": settings.shard_size,
         },
         asdict(settings),
-        {
-            "corpus": (corpus.folder, corpus.identity),
-            "scores": (store, manifest.identity),
-        },
+        {"corpus": (corpus.folder, corpus.identity), **inputs},
     )
-    made = output.make(lambda: construct(corpus, store, manifest, settings, output))
+    made = output.make(lambda: construct(rows, settings, output))
     print_account(made, output.folder)
 
 
@@ -126,6 +127,34 @@ def make_again(corpus: Corpus, published: Path, settings: Settings, base: Path) 
     name = published_rows.read(published)[0]["name"]
     save = under(base, settings.save or f"processed_data/pretrain/{name}")
     print_account(published_rows.construct(corpus, published, save, PROGRAM), save)
+
+
+def open_candidates(
+    corpus: Corpus, settings: Settings, base: Path
+) -> tuple[Candidates, dict, dict[str, tuple[Path, dict]]]:
+    """What the criterion chooses from, its shards where they are set, what else it reads."""
+    if settings.criterion in WITHOUT_STORES:
+        part, first_row = open_shards(corpus.folder, settings.shards)
+        rows = Candidates(corpus, first_row, len(part), settings)
+        shards = {"shards": [part.first_shard, part.last_shard]}
+        if not settings.score_file:
+            return rows, shards, {}
+        rows.score_file = under(base, settings.score_file)
+        rows.values()  # refused before the folder is made
+        known = {"kind": "score file", "fingerprint": sha256(rows.score_file)}
+        return rows, shards, {"score_file": (rows.score_file, known)}
+    folder = under(base, settings.scores)
+    folder /= f"diff-{settings.teacher_name}-{settings.ref_name}"
+    manifest = open_store(folder, corpus)
+    if manifest.counts["seen_in_training"] and not settings.allow_reference_data:
+        raise InputError(
+            "the reference was trained on some of the scored sequences",
+            where=folder,
+            fix="score others (SCORE_SHARDS outside REF_SHARDS), or --allow-reference-data true",
+        )
+    store, counts = Differences(folder, manifest.inputs), manifest.counts
+    rows = Candidates(corpus, counts["first_row"], counts["sequences"], settings, store)
+    return rows, {}, {"scores": (folder, manifest.identity)}
 
 
 def open_store(store: Path, corpus: Corpus) -> artefact.Manifest:
@@ -148,40 +177,38 @@ def open_store(store: Path, corpus: Corpus) -> artefact.Manifest:
     return manifest
 
 
-def construct(
-    corpus: Corpus, store: Path, manifest: artefact.Manifest, settings: Settings, output: Output
-) -> None:
+def construct(rows: Candidates, settings: Settings, output: Output) -> None:
     """Write the selected rows and the account of all rows."""
-    differences = Differences(store, manifest.inputs, settings.seed)
-    rows, account = choose(corpus, differences, manifest.counts["first_row"], settings)
-    files, shards, tokens = copy_shards(corpus, rows, output.folder, settings.shard_size)
+    corpus = rows.corpus
+    chosen, account = choose(rows, settings)
+    files, shards, tokens = copy_shards(corpus, chosen, output.folder, settings.shard_size)
     if corpus.tokenizer_folder is not None:
         files += copy_tokenizer(corpus.tokenizer_folder, output.folder / "tokenizer")
-    counts = {"shards": shards, "sequences": len(rows), "tokens": tokens, "domains": corpus.domains}
-    output.finish(files, counts | account)
+    counts = {"shards": shards, "sequences": len(chosen), "tokens": tokens}
+    output.finish(files, counts | {"domains": corpus.domains} | account)
 
 
-def choose(
-    corpus: Corpus, store: Differences, first_row: int, settings: Settings
-) -> tuple[np.ndarray, dict[str, int]]:
+def choose(rows: Candidates, settings: Settings) -> tuple[np.ndarray, dict[str, int]]:
     """(the selected rows of the corpus, ascending; what became of every row of it)."""
-    values = CRITERIA[settings.criterion](store)
+    values = rows.values()
     order = descending(values)
-    keep = number_to_keep(order, corpus, first_row, settings.ratio, settings.tokens)
-    return first_row + np.sort(order[:keep]), {
+    keep = number_to_keep(order, rows.corpus, rows.first_row, settings.ratio, settings.tokens)
+    no_value, beyond = LEFT_OUT[rows.store is None]
+    return rows.first_row + np.sort(order[:keep]), {
         "kept": keep,
         "dropped": len(order) - keep,
-        "without_a_defined_difference": len(values) - len(order),
-        "not_scored": len(corpus) - len(values),
-        "rows_of_the_corpus": len(corpus),
+        no_value: len(values) - len(order),
+        beyond: len(rows.corpus) - len(values),
+        "rows_of_the_corpus": len(rows.corpus),
     }
 
 
 def print_account(manifest: artefact.Manifest, folder: Path) -> None:
     """Say what became of every row; the parts must be the whole."""
     c = manifest.counts
+    left_out = next(names for names in LEFT_OUT if names[0] in c)
+    parts = [f"{c[name]:,} {name.replace('_', ' ')}" for name in ("kept", "dropped", *left_out)]
     print(
-        f"{folder}: {c['tokens']:,} tokens; {c['kept']:,} kept + {c['dropped']:,} dropped + "
-        f"{c['without_a_defined_difference']:,} without a defined difference + "
-        f"{c['not_scored']:,} not scored = {c['rows_of_the_corpus']:,} rows of the corpus"
+        f"{folder}: {c['tokens']:,} tokens; {' + '.join(parts)} = "
+        f"{c['rows_of_the_corpus']:,} rows of the corpus"
     )

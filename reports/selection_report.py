@@ -79,7 +79,7 @@ def draw_report(settings: Settings) -> None:
     """
     store = settings.store
     manifest = artefact.require(store, "scores", f"run {PROGRAM}", contents=True)
-    differences = Differences(store, manifest.inputs, seed=0)
+    differences = Differences(store, manifest.inputs)
     corpus = scored_corpus(Scores(store.with_name(settings.teacher_name), f"run {PROGRAM} again"))
     pool = selection_tables.Pool(corpus, differences.r, differences.means, settings.ratio)
     summary = selection_tables.summary(pool)

@@ -143,6 +143,10 @@ def test_paths_that_are_unusual_work(path, tmp_path):
          {"data_name": "mix", "data_dir": "processed_data/pretrain/mix/qwen-65", "scores": "s"}),
         ({"TOKENIZER_NAME": "bpe"}, "base --data-dir d",
          {"data_dir": "d", "scores": "results/scores/pile/bpe-1025"}),
+        ({"CRITERION": "temperature", "TAU": "0.5", "SCORE_SHARDS": "0:9"}, "base --tau 2",
+         {"criterion": "temperature", "tau": 2.0, "shards": "0:9"}),
+        ({"CRITERION": "external", "SCORE_FILE": "s.npy", "BAND": "low"}, "base",
+         {"criterion": "external", "score_file": "s.npy", "band": "low"}),
     ],
 )  # fmt: skip
 def test_exported_names_reach_the_selection(variables, words, expected, capsys):

@@ -87,11 +87,41 @@ def test_each_criterion_keeps_the_highest_of_its_values(criterion, base, scores,
 
 def test_the_difference_is_the_sum_of_the_two_ablations(base, scores):
     store = base / "scores/diff-T-R"
-    differences = criteria.Differences(store, artefact.read_manifest(store).inputs, seed=0)
-    r, teacher, reference, random = (rank(differences) for rank in criteria.CRITERIA.values())
+    differences = criteria.Differences(store, artefact.read_manifest(store).inputs)
+    rows = criteria.Candidates(None, FIRST, SCORED, criteria.Choice(), differences)
+    r, teacher, reference, random = (rank(rows) for rank in criteria.STORED[:4])
     np.testing.assert_allclose(teacher + reference, r, rtol=1e-6)
     for values in (teacher, reference, random):
         np.testing.assert_array_equal(np.isnan(values), np.isnan(r))
+
+
+@pytest.mark.parametrize(
+    "criterion, words, part, content",
+    [
+        ("reference_band", ["--band", "low"], "-low", {"band": "low", "seed": None}),
+        ("temperature", ["--tau", 0.5, "--seed", 3], "-tau0.5-seed3", {"tau": 0.5, "seed": 3}),
+        ("by_source", [], "", {"seed": None}),
+    ],
+)
+def test_other_criteria_from_the_same_stores(
+    criterion, words, part, content, base, scores, monkeypatch
+):
+    """Their rules: test_criteria.py."""
+    rows, _ = select(monkeypatch, base, "--criterion", criterion, *words)
+    manifest = artefact.read_manifest(
+        base / f"processed_data/pretrain/pile-{criterion}_samp-T-R{part}-r0.5/corpus"
+    )
+    assert content.items() <= manifest.content.items() and "scores" in manifest.inputs
+    set_by = {name: value for name, value in content.items() if value is not None}
+    settings = criteria.Choice(criterion=criterion, **set_by)
+    folder = base / "scores/diff-T-R"
+    store = criteria.Differences(folder, artefact.read_manifest(folder).inputs)
+    whole = Corpus(base / "corpus")
+    values = criteria.Candidates(whole, FIRST, SCORED, settings, store).values()
+    order = [i for i in range(SCORED) if scores[2][i]]
+    assert rows == sorted(FIRST + i for i in sorted(order, key=lambda i: (-values[i], i))[:14])
+    if criterion == "by_source":
+        assert sum(row % 2 for row in rows) == 7
 
 
 @pytest.mark.parametrize("tokens", [9, 40, 77, "all"])
