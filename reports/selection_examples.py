@@ -6,7 +6,7 @@ from reports.selection_tables import Pool
 
 
 def examples(pool: Pool) -> list[dict]:
-    """One row per example, the highest r first."""
+    """One row per example, the highest rank first."""
     folder = pool.corpus.tokenizer_folder
     tokenizer = load_tokenizer(folder) if folder else None
     found = []

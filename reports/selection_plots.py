@@ -10,9 +10,9 @@ TAIL = 0.001
 SHOWN = 7  # sources with a colour of their own
 
 
-def draw(pool: Pool, sources: list[dict]) -> dict[str, bytes]:
-    """All pictures by name; sources: the table."""
-    threshold = pool.thresholds[pool.shares.index(pool.ratio)]
+def draw(pool: Pool, sources: list[dict], by_r: bool) -> dict[str, bytes]:
+    """All pictures by name; sources: the table; by_r: whether a threshold of r is what decides."""
+    threshold = pool.thresholds[pool.shares.index(pool.ratio)] if by_r else np.nan
     return {
         "keep_rate": keep_rates(sources, pool.keep / pool.defined),
         "histogram": histogram(pool, threshold),
@@ -42,7 +42,7 @@ def limits(values: np.ndarray) -> tuple[float, float]:
 
 
 def histogram(pool: Pool, threshold: float) -> bytes:
-    """The sample by r, stacked by source, with the threshold."""
+    """The sample by r, stacked by source, with the threshold or else an outline of the kept."""
     figure, axes = new_plot(8, 4)
     r, source = pool.sample["r"], pool.sample["source"]
     numbers, counts = np.unique(source, return_counts=True)
@@ -55,6 +55,9 @@ def histogram(pool: Pool, threshold: float) -> bytes:
     if np.isfinite(threshold):
         axes.axvline(threshold, color="black", linewidth=1.2)
         axes.set_title(f"Kept: r ≥ {threshold:.3f}, right of the line", loc="left")
+    elif np.isnan(threshold):
+        kept = {"histtype": "step", "color": "black", "label": "kept"}
+        axes.hist(r[pool.sample["kept"]], BINS, limits(r), **kept)
     axes.set_xlim(limits(r))
     axes.set_xlabel("r = reference loss − teacher loss, nats per token")
     axes.set_ylabel("sequences of the sample")
@@ -63,7 +66,7 @@ def histogram(pool: Pool, threshold: float) -> bytes:
 
 
 def density(pool: Pool, threshold: float) -> bytes:
-    """The sample by teacher's and reference's loss; kept is what is above the black line."""
+    """The sample by teacher's and reference's loss; a threshold of r keeps what is above it."""
     figure, axes = new_plot(8, 5.6)
     losses = [pool.sample[f"{role}_loss"] for role in ("teacher", "reference")]
     x, y = map(limits, losses)
@@ -71,6 +74,8 @@ def density(pool: Pool, threshold: float) -> bytes:
     cells = axes.hexbin(*losses, gridsize=BINS, **style)
     figure.colorbar(cells, label="sequences of the sample (logarithmic)")
     for offset, style, name in ((threshold, "-", "threshold"), (0, ":", "r = 0")):
+        if np.isnan(offset):
+            continue
         ends = [x[0] + offset, x[1] + offset]
         axes.plot(x, ends, color="black", linewidth=1.2, linestyle=style, label=name)
     axes.set_xlim(x)

@@ -3,19 +3,24 @@
 Reads a difference store, the two score stores that it was made from, and their corpus; writes
 diff-TEACHER-REFERENCE-report beside the store: report.html, which needs no other file, its pictures
 (PNG), its tables (CSV) and summary.json. compute_difference_scores.py ends with it; run again with
-another --ratio, it draws the report anew.
+another --ratio, it draws the report anew. With --criterion it says the same of what another
+criterion keeps of these sequences, in a folder named by that (diff-...-report-by_source); prior and
+external then rank only the sequences that have an r.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from data_utils import artefact
 from data_utils.atomic_files import write_json
-from data_utils.flags import flag
-from miniplm.criteria import Differences
+from data_utils.corpus import Corpus
+from data_utils.flags import base_folder, flag, under
+from miniplm.criteria import CRITERIA, WITHOUT_STORES, Candidates, Choice, Differences
 from miniplm.difference import PROGRAM, StoreSettings, scored_corpus
 from miniplm.scores import Scores
-from reports import html_page, page, selection_plots, selection_tables
+from reports import html_page, page, selection_plots, selection_sanity, selection_tables
 from reports.files import save, write_csv
 from reports.page import Column, decimal, integer, percent
 from reports.selection_examples import block, examples
@@ -49,27 +54,32 @@ ABOUT_R = (
 )
 CAPTIONS = {
     "keep_rate": "Green: kept more than the average; red: less.",
-    "histogram": "Sequences by r; right of the line is kept. The extreme 0.2 % are not shown.",
-    "density": "Losses of the sequences: above the black line is kept. On the dotted line both "
-    "models predict equally well. The extreme 0.2 % of each loss are not shown.",
+    "histogram": "Sequences by r{}. The extreme 0.2 % are not shown.",
+    "density": "Losses of the sequences{}. On the dotted line both models predict equally well. "
+    "The extreme 0.2 % of each loss are not shown.",
 }
+BY_R = {"histogram": "; right of the line is kept", "density": ": above the black line is kept"}
 
 
 @dataclass
-class Settings(StoreSettings):
-    """Draw the report of a selection by difference scores."""
+class Settings(StoreSettings, Choice):
+    """Draw the report of a selection from sequences with difference scores."""
 
     ratio: float = flag(0.5, "share that the report shows as selected")
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        StoreSettings.__post_init__(self)
+        Choice.__post_init__(self)
         if not 0 < self.ratio <= 1:
             raise ValueError(f"--ratio must be above 0 and at most 1, not {self.ratio}")
 
 
-def report_folder(store: Path) -> Path:
-    """Where the report of a difference store is."""
-    return store.with_name(f"{store.name}-report")
+def report_folder(store: Path, choice: Choice | None = None) -> Path:
+    """Where the report of a difference store is; choice: the criterion, unless by difference."""
+    part = ""
+    if choice is not None and choice.criterion != "difference":
+        part = f"-{choice.criterion}{choice.folder_part()}"
+    return store.with_name(f"{store.name}-report{part}")
 
 
 def draw_report(settings: Settings) -> None:
@@ -81,20 +91,26 @@ def draw_report(settings: Settings) -> None:
     manifest = artefact.require(store, "scores", f"run {PROGRAM}", contents=True)
     differences = Differences(store, manifest.inputs)
     corpus = scored_corpus(Scores(store.with_name(settings.teacher_name), f"run {PROGRAM} again"))
-    pool = selection_tables.Pool(corpus, differences.r, differences.means, settings.ratio)
-    summary = selection_tables.summary(pool)
+    values = ranked(corpus, differences, settings)
+    pool = selection_tables.Pool(corpus, differences.r, values, differences.means, settings.ratio)
+    sanity = selection_sanity.figures(store, manifest, differences.r)
+    summary = settings.content() | selection_tables.summary(pool) | {"sanity": sanity}
     tables = {
+        "sanity": selection_sanity.table(sanity),
         "sources": selection_tables.sources(pool),
         "sweep": selection_tables.sweep(pool),
         "examples": examples(pool),
     }
-    pictures = selection_plots.draw(pool, tables["sources"]) if pool.defined else {}
+    pictures = {}
+    if pool.defined:
+        by_r = settings.criterion == "difference"
+        pictures = selection_plots.draw(pool, tables["sources"], by_r)
     about = (
         f"Teacher {settings.teacher_name}, reference {settings.ref_name}, corpus "
         f"{'/'.join(corpus.folder.parts[-2:])}, shards {corpus.first_shard}:{corpus.last_shard} "
         f"of {corpus.all_shards}."
     )
-    folder = report_folder(store)
+    folder = report_folder(store, settings)
     folder.mkdir(exist_ok=True)
     (folder / "summary.json").unlink(missing_ok=True)
     for name, rows in tables.items():
@@ -106,11 +122,28 @@ def draw_report(settings: Settings) -> None:
     print(f"Report: {folder / 'report.html'}")
 
 
+def ranked(corpus: Corpus, store: Differences, settings: Settings) -> np.ndarray:
+    """What the criterion ranks the scored sequences by, [n] float64; NaN where there is no r.
+
+    corpus: opened on the scored shards.
+    """
+    base = base_folder(settings.base_path)
+    score_file = under(base, settings.score_file) if settings.score_file else None
+    values = Candidates(corpus, 0, len(corpus), settings, store, score_file).values()
+    if settings.criterion in WITHOUT_STORES:
+        values[np.isnan(store.r)] = np.nan
+    return values
+
+
 def headlines(summary: dict) -> list[str]:
     """What was selected and why, in sentences."""
     everything, kept = summary["all"], summary["kept"]
     if not everything["sequences"]:
         return [f"None of the {summary['scored']:,} sequences has an r: nothing can be selected."]
+    rule, no_rank = "those with the highest r, down to {:.3f}.", "no token that counts, so no r"
+    if summary["criterion"] != "difference":
+        rule = f"by the criterion {summary['criterion']}: {first_line(summary['criterion'])}"
+        no_rank += ", or no value of the criterion"
     losses = (
         f"teacher loss {decimal(sums['mean_teacher_loss'])} and reference loss "
         f"{decimal(sums['mean_reference_loss'])}"
@@ -118,29 +151,40 @@ def headlines(summary: dict) -> list[str]:
     )
     return [
         f"{kept['sequences']:,} of {everything['sequences']:,} sequences are kept, "
-        f"{kept['tokens']:,} of {everything['tokens']:,} tokens: those with the highest r, down to "
-        f"{summary['threshold']:.3f}.",
+        f"{kept['tokens']:,} of {everything['tokens']:,} tokens: "
+        + rule.format(summary["threshold"]),
         "Means of all: {}. Of what is kept: {}.".format(*losses),
         f"{percent(summary['share_r_below_0'])} have an r below 0: the reference predicts them "
         "better than the teacher.",
-        f"{summary['without_r']:,} of {summary['scored']:,} scored sequences have no token that "
-        "counts, so no r; these are never kept.",
+        f"{summary['without_r']:,} of {summary['scored']:,} scored sequences have {no_rank}; these "
+        "are never kept.",
     ]
+
+
+def first_line(criterion: str) -> str:
+    """What a criterion keeps, as a sentence goes on."""
+    line = CRITERIA[criterion].__doc__.splitlines()[0]
+    return line[0].lower() + line[1:]
 
 
 def build_page(
     about: str, summary: dict, tables: dict[str, list[dict]], pictures: dict[str, bytes]
 ) -> page.Page:
     """The whole page; pictures: PNG by name."""
+    criterion = summary["criterion"]
+    by_r = criterion == "difference"
     return page.Page(
-        "What difference sampling keeps",
+        f"What {'difference sampling' if by_r else criterion} keeps",
         [
             page.Text(about, "from"),
             page.Findings(headlines(summary)),
             page.Text(ABOUT_R),
+            page.Heading("Beside the paper's scores"),
+            page.Table(tables["sanity"], selection_sanity.COLUMNS, "sanity.csv"),
+            page.Text(selection_sanity.ABOUT, "note"),
             page.Heading("By source"),
             page.Table(tables["sources"], SOURCE_COLUMNS, "sources.csv"),
-            *(page.Picture(png, CAPTIONS[name]) for name, png in pictures.items()),
+            *(page.Picture(png, caption(name, by_r)) for name, png in pictures.items()),
             page.Heading("If another share alpha were kept"),
             page.Table(tables["sweep"], SWEEP_COLUMNS, "sweep.csv, with the share of each source"),
             page.Heading("Examples"),
@@ -148,3 +192,8 @@ def build_page(
             page.Text("All: examples.csv", "from"),
         ],
     )
+
+
+def caption(picture: str, by_r: bool) -> str:
+    """What a picture shows; by_r: with the threshold of r."""
+    return CAPTIONS[picture].format(BY_R.get(picture, "") if by_r else "")

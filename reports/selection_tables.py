@@ -1,7 +1,8 @@
 """What a selection keeps, by source and by share kept, and the sequences that are shown.
 
-The tables are exact: one stable sort by r, sums in float64. The pictures are drawn from a sample.
-20 million sequences take seconds and under 1 GB. A table is a list of rows with equal keys.
+The tables are exact: one stable sort by the criterion's values, sums in float64. The pictures are
+drawn from a sample. 20 million sequences take seconds and under 1 GB. A table is a list of rows
+with equal keys.
 """
 
 from collections.abc import Callable
@@ -18,32 +19,39 @@ EXAMPLES = 4  # of each kind
 
 
 class Pool:
-    """The scored rows of a corpus, ranked by r, those without r (no token counts) last.
+    """The scored rows of a corpus, ranked by a criterion's values, those without one last.
 
     sums: [shares + 1, sources] for each name: sums over the rows that each share keeps; the last
     line is over all rows. sample, examples: values of the rows to draw and to show.
     """
 
     def __init__(
-        self, corpus: Corpus, r: np.ndarray, means: Callable[[str], np.ndarray], ratio: float
+        self,
+        corpus: Corpus,
+        r: np.ndarray,
+        values: np.ndarray,
+        means: Callable[[str], np.ndarray],
+        ratio: float,
     ) -> None:
         """r: [n] float64. means(role): [n] float64, mean log-probabilities; both NaN where no
-        token counts. Row i is row i of corpus, which is opened on the scored shards.
+        token counts. values: [n] float64, of the criterion; NaN there, and where it has none. Row
+        i is row i of corpus, which is opened on the scored shards.
         """
         self.corpus, self.ratio = corpus, ratio
         domains = list(corpus.domains)
         self.names = domains if UNKNOWN in domains else [*domains, UNKNOWN]
-        self.scored, self.defined = len(r), count_defined(r)
-        self.below_0 = int(np.count_nonzero(r < 0))
+        self.scored, self.defined = len(r), count_defined(values)
+        self.below_0 = ratio_of(np.count_nonzero(r < 0), count_defined(r))
         self.shares = sorted({*ALPHAS, ratio})
         self.keeps = [keep_count(share, self.defined) for share in self.shares]
         self.keep = self.keeps[self.shares.index(ratio)]
         self.places = places(self.defined, self.keep)
         source = read_sources(corpus, self.scored, self.names.index(UNKNOWN))
-        order = descending(r)
-        self.thresholds = [float(r[order[keep - 1]]) if keep else np.inf for keep in self.keeps]
+        order = descending(values)
+        self.thresholds = [float(values[order[n - 1]]) if n else np.inf for n in self.keeps]
         shown = order[list(self.places)]
-        drawn = order[:: self.defined // SAMPLE + 1].copy()
+        step = self.defined // SAMPLE + 1
+        drawn = order[::step].copy()
         # A row's cell: the smallest share that keeps it (none without r), and its source.
         levels = len(self.shares) + 1
         cell = np.full(self.scored, levels - 1)
@@ -58,6 +66,7 @@ class Pool:
 
         self.sums = {"sequences": add_up()}
         self.sample, self.examples = {"source": source[drawn]}, {"row": shown}
+        self.sample["kept"] = np.arange(0, self.defined, step) < self.keep
 
         def add(name: str, values: np.ndarray) -> None:
             self.sums[name] = add_up(values)
@@ -79,7 +88,7 @@ def read_sources(corpus: Corpus, count: int, unknown: int) -> np.ndarray:
 
 
 def places(defined: int, keep: int) -> dict[int, str]:
-    """Which ranks are shown as examples, and why; rank 0 is the highest r."""
+    """Which ranks are shown as examples, and why; rank 0 is the highest value."""
     around = keep - EXAMPLES // 2
     first = {"top": 0, "bottom": defined - EXAMPLES, "at the threshold": around}
     found: dict[int, str] = {}
@@ -113,7 +122,7 @@ def summary(pool: Pool) -> dict:
         "scored": pool.scored,
         "without_r": pool.scored - pool.defined,
         "threshold": pool.thresholds[pool.shares.index(pool.ratio)],
-        "share_r_below_0": ratio_of(pool.below_0, pool.defined),
+        "share_r_below_0": pool.below_0,
         "all": columns(pool, 1.0),
         "kept": columns(pool, pool.ratio),
     }

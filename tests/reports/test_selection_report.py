@@ -24,7 +24,7 @@ from tests.reports.corpora import save_corpus
 SOURCES = ["code", "<b>bold & brave</b>", "planted noise"]
 UNDEFINED = (3, 77)
 RATIO = 0.45
-TABLES = ("sources", "sweep", "examples")
+TABLES = ("sanity", "sources", "sweep", "examples")
 PROGRAM = "scripts/miniplm/difference_sampling/compute_difference_scores.py"
 NAMES = ["--scores", "scores", "--teacher-name", "T", "--ref-name", "R"]
 

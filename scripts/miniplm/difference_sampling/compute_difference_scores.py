@@ -2,8 +2,9 @@
 
     python3 scripts/miniplm/difference_sampling/compute_difference_scores.py BASE_PATH [--ratio 0.5]
 
---ratio: the share that the report (reports/selection_report.py) shows as selected. Scores that are
-there already are not computed again.
+--ratio: the share that the report (reports/selection_report.py) shows as selected. --criterion
+draws a second one, of what another criterion keeps of the same sequences. Scores that are there
+already are not computed again.
 """
 
 import sys
@@ -15,7 +16,7 @@ if __name__ == "__main__":
 
     use_project_python()
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from data_utils.flags import parse
 from data_utils.names import flags_of_variables
@@ -33,7 +34,9 @@ def main() -> None:
     argv += flags_of_variables(Settings, argv)
     settings = parse(Settings, argv, positional="base_path")
     difference.compute(settings)
-    selection_report.draw_report(settings)
+    selection_report.draw_report(replace(settings, criterion="difference", score_file=""))
+    if settings.criterion != "difference":
+        selection_report.draw_report(settings)
 
 
 if __name__ == "__main__":
