@@ -59,6 +59,7 @@ CAPTIONS = {
     "The extreme 0.2 % of each loss are not shown.",
 }
 BY_R = {"histogram": "; right of the line is kept", "density": ": above the black line is kept"}
+BY_OTHERS = {"histogram": "; the black outline is kept", "density": ""}
 
 
 @dataclass
@@ -196,4 +197,4 @@ def build_page(
 
 def caption(picture: str, by_r: bool) -> str:
     """What a picture shows; by_r: with the threshold of r."""
-    return CAPTIONS[picture].format(BY_R.get(picture, "") if by_r else "")
+    return CAPTIONS[picture].format((BY_R if by_r else BY_OTHERS).get(picture))

@@ -28,6 +28,7 @@ LOSSES = (
     Column("bits", "bits per byte"),
     Column("sequences", "sequences"),
 )
+SET_BY = ("band", "tau", "seed")  # what a criterion may be set by
 TASKS = (Column("task", "task"), Column("metric", "metric"), Column("value", "points"))
 
 
@@ -80,7 +81,8 @@ def corpus_facts(corpus: Made) -> list[tuple[str, object]]:
         return rows
     content = corpus.manifest.content
     share = f"{content['tokens']:,} tokens" if content["tokens"] else f"alpha {content['ratio']:g}"
-    rows.append(("selected by", f"{content['criterion']}, {share}"))
+    settings = [f"{n} {content[n]}" for n in SET_BY if content.get(n) is not None]
+    rows.append(("selected by", ", ".join([content["criterion"], *settings, share])))
     if "scores" not in corpus.manifest.inputs:
         return rows
     scores = corpus.input("scores")

@@ -49,6 +49,8 @@ def world(make):
     chosen = {"corpus": "corpus", "scores": "diff"}
     make("corpus", "selected", {}, {"criterion": "difference"}, **chosen)
     make("corpus", "random", {}, {"criterion": "random"}, **chosen)
+    make("corpus", "prior", {}, {"criterion": "prior"}, corpus="corpus")
+    make("corpus", "external", {}, {"criterion": "external"}, corpus="corpus", score_file="T")
     make("corpus", "converted", {}, corpus="selected")
     make("scores", "cache", {"flops": TEACHER}, corpus="corpus", model="teacher")
     make("corpus", "generated", {"flops": GENERATED}, corpus="corpus", model="teacher")
@@ -68,6 +70,8 @@ LIVE_STEPS = {**STEPS, "teacher_flops": LIVE}
     [
         ({"corpus": "corpus"}, STEPS, 0),
         ({"corpus": "random"}, STEPS, 0),
+        ({"corpus": "prior"}, STEPS, 0),
+        ({"corpus": "external"}, STEPS, UNKNOWN),
         ({"corpus": "selected"}, STEPS, SELECTED),
         ({"corpus": "converted"}, STEPS, SELECTED),
         ({"corpus": "corpus", "teacher": "teacher"}, LIVE_STEPS, LIVE),
