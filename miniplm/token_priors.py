@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from data_utils.corpus import Corpus
 
-ROWS = 1 << 12  # read together: 70 MB of numbers at 1,025 tokens per row
+ROWS = 1 << 12  # read together: 90 MB of numbers at 1,025 tokens per row
 
 
 def moments(corpus: Corpus, first_row: int, count: int) -> tuple[np.ndarray, np.ndarray]:
