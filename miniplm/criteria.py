@@ -182,6 +182,7 @@ class Choice:
             raise ValueError(f"--tau must be above 0 and at most 1e6, not {self.tau}")
         if bool(self.score_file) != (self.criterion == "external"):
             raise ValueError("--score-file and --criterion external need each other")
+        self.tau = float(f"{self.tau:g}")  # no other setting than the folder's name says
 
     def content(self) -> dict:
         """What of it decides the selection, for a manifest; seed is there for each criterion."""
@@ -197,7 +198,7 @@ class Choice:
         if "band" in used:
             name += f"-{self.band}"
         if "tau" in used:
-            name += f"-tau{repr(self.tau).removesuffix('.0')}"
+            name += f"-tau{self.tau:g}"
         if "seed" in used and self.seed != SEED:
             name += f"-seed{self.seed}"
         return name

@@ -26,7 +26,8 @@ refuse() { # MESSAGE FIX
   echo "ERROR $1. Fix: $2" >&2
   exit 2
 }
-for variable in DATA_NAME TOKENIZER_NAME TEACHER_NAME REF_NAME; do
+: "${CRITERION:=difference}" "${BAND:=middle}" "${TAU:=1}" "${SCORE_FILE:=}"
+for variable in DATA_NAME TOKENIZER_NAME TEACHER_NAME REF_NAME CRITERION BAND; do
   [[ ${!variable} != [.-]* && ${!variable} != *[/[:cntrl:]]* ]] ||
     refuse "$variable must not contain / or start with . or -: folders are named after it" \
       "e.g. $variable=qwen_1.8B"
@@ -39,7 +40,24 @@ done
   [[ $RATIO =~ ^(1|0\.[0-9]+|[1-9](\.[0-9]+)?e-[0-9]+)$ ]] ||
   refuse "RATIO must be above 0 and at most 1, not $RATIO" "e.g. RATIO=0.5"
 CORPUS_NAME=$TOKENIZER_NAME-$MAX_LENGTH
-SELECTED_NAME=$DATA_NAME-diff_samp-$TEACHER_NAME-$REF_NAME-r$RATIO
+# The criterion's part of the name, with its settings (miniplm/criteria.py).
+SAMPLED=${CRITERION}_samp-$TEACHER_NAME-$REF_NAME
+case $CRITERION in
+  difference) SAMPLED=diff_samp-$TEACHER_NAME-$REF_NAME ;;
+  reference_band) SAMPLED+=-$BAND ;;
+  temperature)
+    [[ $TAU =~ ^[0-9.]+([eE][+-]?[0-9]{1,2})?$ ]] &&
+      TAU=$(LC_ALL=C && printf '%g' "$TAU" 2> /dev/null) && [[ $TAU != 0 ]] ||
+      refuse "TAU must be above 0, not $TAU" "e.g. TAU=0.5"
+    SAMPLED+=-tau$TAU
+    ;;
+  prior | external)
+    SAMPLED=${CRITERION}_samp
+    if [[ ${SCORE_SHARDS:-0:200} != 0:200 ]]; then SAMPLED+=-shards${SCORE_SHARDS/:/_}; fi
+    if [[ $CRITERION == external ]]; then SAMPLED+=-${SCORE_FILE##*/}; fi
+    ;;
+esac
+SELECTED_NAME=$DATA_NAME-$SAMPLED-r$RATIO
 
 # Processes on this machine: NPROC, else one per GPU that torch sees, else one. Torch takes seconds
 # to import, so it is asked only where there may be several GPUs.

@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 
 from baselines import generate, teacher_cache
+from data_utils.flags import parse
+from data_utils.names import flags_of_variables
 from data_utils.program import CODE_ROOT
 from eval import harness, lm, scaling_law
 from miniplm import score, selection
+from miniplm.criteria import CRITERIA
 from pretrain.objectives import minillm, vanilla_kd
 from pretrain.settings import TrainSettings
 from tools import convert_tokenization, split_ref_data
@@ -248,6 +251,24 @@ def test_names_of_the_parts_make_the_paths(echo):
     assert flags(command)["data_dir"] == "processed_data/pretrain/mix-diff_samp-T-R-r0.3/bpe-65"
 
 
+@pytest.mark.parametrize(
+    "criterion, variables",
+    [
+        *((name, {}) for name in CRITERIA if name != "external"),
+        ("reference_band", {"BAND": "low"}),
+        ("temperature", {"TAU": "0.50"}),
+        ("temperature", {"TAU": "1e-7"}),
+        ("prior", {"SCORE_SHARDS": "0:1"}),
+        ("external", {"SCORE_FILE": "a b/c d.npy"}),
+    ],
+)
+def test_an_exported_criterion_names_the_corpus_as_the_selection_does(criterion, variables, echo):
+    variables = {"CRITERION": criterion, **variables}
+    command = words(echo, "scripts/miniplm/pretraining/qwen/200M.sh", "/base", **variables)
+    settings = parse(selection.Settings, flags_of_variables(selection.Settings, [], variables))
+    assert flags(command)["data_dir"] == settings.output_folder()
+
+
 def test_base_path_defaults_to_the_repository(echo):
     assert words(echo, LAUNCHER)[1] == str(CODE_ROOT)
     command = words(echo, LAUNCHER, "--lr", "1")
@@ -367,10 +388,11 @@ def test_a_ratio_is_one_folder_however_it_is_written(written, echo):
     [
         *({"RATIO": value} for value in "0 0.0 1.5 2 -0.5 nan inf 0x1 half 0,5 50% 1e5".split()),
         *({"RATIO": value} for value in ("'a", "0.5 ", "0.5\n1", ".", "1e-400", "$(ls)")),
+        *({"TAU": value, "CRITERION": "temperature"} for value in ("x", "-1", ".", "0.0")),
         *({"MAX_LENGTH": value} for value in ("0", "-1", "1e3", "01025", "a", "1025 ", "1.5")),
         *(
             {name: value}
-            for name in ("DATA_NAME", "TOKENIZER_NAME", "TEACHER_NAME", "REF_NAME")
+            for name in ("DATA_NAME", "TOKENIZER_NAME", "TEACHER_NAME", "REF_NAME", "CRITERION")
             for value in ("a/b", "..", "/x", "-x", ".x", "a\nb", "a\tb", "\x1b")
         ),
     ],

@@ -139,7 +139,7 @@ def test_settings_never_share_a_folder():
     """Of all criteria and settings that decide a selection."""
     choices = [{"criterion": name} for name in criteria.CRITERIA if name != "external"]
     choices += [{"criterion": "reference_band", "band": band} for band in ("low", "high")]
-    for tau in (1e-9, 0.1, 0.1 + 1e-12, 2.0):
+    for tau in (1e-9, 0.1, 0.100001, 2.0):
         choices += [{"criterion": "temperature", "tau": tau, "seed": seed} for seed in (10, 3)]
     choices += [{"criterion": "prior", "shards": shards} for shards in ("", "0:1", "1:2")]
     choices += [{"criterion": "random", "seed": 3}]
@@ -148,6 +148,7 @@ def test_settings_never_share_a_folder():
     assert len(set(names)) == len(names)
     named = selection.Settings(criterion="temperature", tau=0.5).output_folder()
     assert Path(named).parts[-2] == "pile-temperature_samp-qwen_1.8B-qwen_104M-tau0.5-r0.5"
+    assert selection.Settings(tau=0.1 + 1e-9).tau == 0.1  # as its folder says
     for tau in (0, -1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="--tau"):
             selection.Settings(tau=tau)
