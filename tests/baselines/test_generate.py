@@ -178,4 +178,4 @@ def test_logits_that_are_not_finite_are_named(base):
     model.save_pretrained(base / "broken")
     words = flags("y", "y store", MODEL_PATH="broken")
     run = programs.call(base, "baselines.generate", base, *words)
-    programs.one_message(run, 3, "logits are not finite", "row", "of data_0", "PRECISION")
+    programs.one_message(run, 3, "logits are not finite", "row", "of data_", "PRECISION")
