@@ -101,6 +101,7 @@ class TeacherCache:
 
         C is the longest of the counts, E the most entries of a position; the rest is 0.
         """
+        self.require(rows)
         found = [self._row(int(row)) for row in self.sources(rows) - self.files.first_row]
         counts = np.array([len(entries) for entries, _, _ in found])
         shape = len(rows), counts.max(initial=0), max(int(e.max(initial=0)) for e, _, _ in found)
@@ -111,14 +112,20 @@ class TeacherCache:
             probabilities[at, : counts[at]][there] = row_probabilities
         return counts, ids, probabilities
 
-    def _row(self, row: int) -> Arrays:
-        """(entries of each position, ids and probabilities of all of them, back to back)."""
-        if not 0 <= row < self.files.rows:
+    def require(self, rows: np.ndarray) -> None:
+        """ArtefactError that names the first of the corpus's rows that is not stored."""
+        sources, first = self.sources(rows), self.files.first_row
+        missing = sources[(sources < first) | (sources >= first + self.files.rows)]
+        if len(missing):
             raise ArtefactError(
-                f"the stored teacher has no row {self.files.first_row + row} of its corpus",
+                f"the stored teacher has no row {missing[0]} of its corpus",
                 where=self.folder,
+                expected=f"rows {first} to {first + self.files.rows - 1} at most",
                 fix=FIX,
             )
+
+    def _row(self, row: int) -> Arrays:
+        """(entries of each position, ids and probabilities of all of them, back to back)."""
         block, local = divmod(row, self.files.block_size)
         arrays, positions, starts = self._index(block)
         at = slice(positions[local], positions[local + 1])

@@ -5,30 +5,29 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data_utils.corpus import Corpus
 from data_utils.teacher_cache import TeacherCache
 from pretrain.distillation import dots
 from pretrain.draws import chunks
 from pretrain.log_probs import counted_states
 from pretrain.models import head_weight, load_model
 
-ROWS, TOKENS = 4, 8192  # compared, spread over the corpus; per forward pass
+TOKENS = 8192  # per forward pass
 
 
 @torch.inference_mode()
 def compared(
     cache: TeacherCache,
     teacher_folder: Path,
-    corpus: Corpus,
+    rows: np.ndarray,
     eos_id: int,
     precision: str,
     device: torch.device,
 ) -> str:
-    """In words: how far the stored distributions of ROWS rows are from the teacher's own.
+    """In words: how far the stored distributions of these rows are from the teacher's own.
 
     The teacher must be the one that was stored; it is loaded for this alone.
     """
-    rows = np.unique(np.linspace(0, len(corpus) - 1, ROWS).astype(np.int64))
+    corpus = cache.corpus
     teacher = load_model(teacher_folder, precision, "sdpa").eval().to(device)
     counts, ids, values = (torch.from_numpy(part) for part in cache.targets(rows))
     head, found = head_weight(teacher), []

@@ -30,6 +30,8 @@ from pretrain.schedule import warmup_stable_decay
 from pretrain.settings import TrainSettings
 from pretrain.stored_teacher import compared
 
+COMPARED = 4  # rows that a stored teacher and its live one are compared on
+
 
 @dataclass
 class Settings(TrainSettings):
@@ -76,7 +78,9 @@ class Objective(objective.Objective):
         """The teacher, or what is stored of it; InputError if it does not belong to the corpus."""
         if settings.teacher_cache:
             cache = TeacherCache(under(base, settings.teacher_cache), corpus)
-            cache.sources(np.arange(min(len(corpus), 1)))
+            # Rows are stored in order: where the first and the last are, those between are too.
+            if count := rows_read(settings, corpus):
+                cache.require(np.array([0, count - 1]))
             return {"teacher_cache": (cache.folder, cache.manifest.identity)}
         folder = under(base, settings.teacher_path)
         identity = artefact.identity(folder, "model", GET_MODEL.replace("MODEL", "TEACHER"))
@@ -182,10 +186,19 @@ def announce(cache: TeacherCache, teacher_folder: Path, context: objective.Conte
         )
         return
     settings, device = context.settings, context.processes.device
+    rows = np.linspace(0, rows_read(settings, context.corpus) - 1, COMPARED).astype(np.int64)
     words = compared(
-        cache, teacher_folder, context.corpus, context.eos_id, settings.precision, device
+        cache, teacher_folder, np.unique(rows), context.eos_id, settings.precision, device
     )
     print(f"compared with {teacher_folder} {words}", flush=True)
+
+
+def rows_read(settings: TrainSettings, corpus: Corpus) -> int:
+    """How many rows of the corpus, the first ones, training reads before it ends."""
+    if settings.shuffle:
+        return len(corpus)
+    steps = min(settings.stop_step or settings.total_steps, settings.total_steps)
+    return min(len(corpus), steps * settings.global_batch)
 
 
 def common_vocabulary(student: nn.Module, teacher: nn.Module, context: objective.Context) -> int:

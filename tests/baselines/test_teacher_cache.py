@@ -3,6 +3,7 @@
 .venv/bin/python -m pytest tests/baselines/test_teacher_cache.py
 """
 
+import dataclasses
 import json
 import re
 import shutil
@@ -16,10 +17,12 @@ import torch
 from data_utils import artefact
 from data_utils.blocks import Blocks
 from data_utils.corpus import Corpus
+from data_utils.elastic import BlockFiles
 from data_utils.errors import ArtefactError, InputError
 from data_utils.teacher_cache import TeacherCache, pack, unpack
 from pretrain.log_probs import counted_states
 from pretrain.models import head_weight, load_model
+from pretrain.objectives import vanilla_kd
 from pretrain.stored_teacher import compared, distances
 from tests import make, programs
 from tests.pretrain.runs import EOS, VOCAB, column, flags, make_base
@@ -193,7 +196,7 @@ def test_training_needs_no_teacher(base, corpus):
 def test_what_is_stored_is_compared_with_the_live_teacher(base, top):
     """Of the top k nothing is lost but the shape of the tail, of 20 draws the variance only."""
     corpus, cpu = Corpus(base / "corpus"), torch.device("cpu")
-    words = base / "teacher", corpus, EOS, "fp32", cpu
+    words = base / "teacher", np.array([0, 2, len(corpus) - 1]), EOS, "fp32", cpu
     found = compared(TeacherCache(base / "cache", corpus), *words)
     kl, bias = (float(n) for n in re.findall(r"([-+]?\d\.\d+) nats", found))
     assert kl > 0.1 and abs(bias) < 0.02, found
@@ -258,6 +261,23 @@ def test_another_corpus_or_tokenizer_is_refused(base, tmp_path):
     programs.one_message(programs.call(base, "pretrain.train", base, *words), 2, "--temperature")
 
 
+def test_a_store_of_some_shards_serves_the_steps_that_read_them(base, monkeypatch):
+    """Whether its rows are enough is known before the first step."""
+    corpus, stored = Corpus(base / "corpus"), 16
+    whole = BlockFiles.of(TeacherCache(base / "cache", corpus).manifest)
+    monkeypatch.setattr(BlockFiles, "of", lambda _: dataclasses.replace(whole, rows=stored))
+
+    def inputs(**more) -> dict:
+        settings = {"global_batch": 4, "total_steps": 4, "warmup_steps": 1, **more}
+        settings = vanilla_kd.Settings(teacher_cache="cache", **settings)
+        return vanilla_kd.Objective.inputs(settings, base, corpus)
+
+    assert inputs() and inputs(total_steps=50, stop_step=4)
+    for more in ({"total_steps": 5}, {"shuffle": True}):
+        with pytest.raises(ArtefactError, match="has no row"):
+            inputs(**more)
+
+
 def test_a_corpus_that_a_teacher_continued_is_refused(base, monkeypatch):
     """Its rows have the numbers of those that the stored teacher has read, and other tokens."""
     half = Corpus(base / HALF)
@@ -270,7 +290,7 @@ def test_a_missing_row_and_a_damaged_block_are_named(base, tmp_path):
     corpus = Corpus(base / "corpus")
     cache = TeacherCache(base / "cache", corpus)
     with pytest.raises(ArtefactError, match=f"no row {len(corpus)}"):
-        cache._row(len(corpus))
+        cache.require(np.array([0, len(corpus)]))
     copy = shutil.copytree(base / "cache", tmp_path / "cache")
     path = copy / "block_000001.safetensors"
     data = bytearray(path.read_bytes())
