@@ -1,6 +1,7 @@
 """What a comparison of runs shows beside their last losses: lists of blocks, which may be empty."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,17 @@ from eval import paper
 from eval.costs import run_flops
 from eval.run_curves import Curve, draw, has_curve, read_curve
 from eval.runs import Run
-from reports.page import Column, Heading, Picture, Table, Text, decimal, integer, scientific
+from reports.page import (
+    Column,
+    Heading,
+    Picture,
+    Table,
+    Text,
+    decimal,
+    integer,
+    percent,
+    scientific,
+)
 from reports.selection_report import report_folder
 
 HARNESS = "results/eval/harness"
@@ -21,7 +32,7 @@ REACHED = (
     Column("tokens", "tokens", scientific),
     Column("student_flops", "student FLOPs", scientific),
     Column("flops", "FLOPs, teacher's included", scientific),
-    Column("times", "times less compute", decimal),
+    Column("share", "of the control's FLOPs", percent),
 )
 SPREAD = (
     Column("students", "students"),
@@ -50,7 +61,7 @@ def curves(runs: Sequence[Run]) -> list:
     names = [run.name for run in runs if run.tokens == control.tokens and run.name in found]
     rows = [{"student": name, **reached(found[name], goal)} for name in names]
     for row in rows:
-        row["times"] = rows[-1]["flops"] / row["flops"]
+        row["share"] = row["flops"] / rows[-1]["flops"]
     words = f"Where each student first has the last loss of {control.name}, {goal:.3f} (– never):"
     return [*blocks, Text(words), Table(rows, REACHED)]
 
@@ -75,7 +86,8 @@ def over_seeds(runs: Sequence[Run]) -> list:
     for run in runs:
         data = run.corpus.manifest.content if run.corpus.manifest else {}
         same = [{k: v for k, v in c.items() if k != "seed"} for c in (run.manifest.content, data)]
-        groups.setdefault(artefact.canonical_hash(same), []).append(run)
+        key = artefact.canonical_hash([*same, sorted(run.manifest.inputs)])
+        groups.setdefault(key, []).append(run)
     rows = [spread(group) for group in groups.values() if len(group) > 1]
     return [Heading("Over seeds"), Table(rows, SPREAD)] if rows else []
 
@@ -140,11 +152,17 @@ def differing_settings(runs: Sequence[Run]) -> list:
     names = sorted({name for settings in known.values() for name in settings})
     rows = []
     for name in names:
-        row = {run: str(settings.get(name, "–")) for run, settings in known.items()}
+        row = {run: short(settings.get(name, "–")) for run, settings in known.items()}
         if len(set(row.values())) > 1:
             rows.append({"setting": name, **row})
     columns = [Column("setting", "setting"), *(Column(name, name) for name in known)]
     return [Heading("Settings that differ"), Table(rows, columns)] if rows else []
+
+
+def short(value: object) -> str:
+    """A setting as shown; of a hash its beginning."""
+    text = str(value)
+    return text[:12] if re.fullmatch(r"[0-9a-f]{64}", text) else text
 
 
 def printed(runs: Sequence[Run]) -> list:

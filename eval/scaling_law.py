@@ -31,7 +31,7 @@ from eval.run_curves import FIX, newest_manifest, read_curve
 from pretrain.metrics import read_metrics
 from reports import html_page, terminal
 from reports.files import save
-from reports.page import Column, Findings, Page, Picture, Table, Text, decimal, integer
+from reports.page import Column, Findings, Page, Picture, Table, Text, decimal, integer, scientific
 from reports.plots import label, new_plot, png
 
 CAVEATS = (
@@ -39,11 +39,6 @@ CAVEATS = (
     "cover neither seeds nor whether the law holds so far out. Checkpoints of one run share its "
     "learning-rate schedule, so that its last points lie lower than runs that end there would."
 )
-
-
-def scientific(value: float) -> str:
-    """1.23e+21; a dash where there is no value."""
-    return f"{value:.2e}" if value == value else "–"
 
 
 CURVES = (

@@ -87,8 +87,8 @@ def signed(value: float) -> str:
 
 
 def scientific(value: float) -> str:
-    """1.23e+15"""
-    return f"{value:.2e}"
+    """1.23e+21; a dash where there is no value."""
+    return f"{value:.2e}" if value == value else "–"
 
 
 def percent(value: float) -> str:
