@@ -12,7 +12,14 @@ from data_utils import artefact
 
 UNKNOWN = "unknown"
 ELSEWHERE = {"repository", "made_by_others"}  # in the content of what was not made here
-NO_TEACHER = {"random"}  # criteria of a selection that do not look at the scores
+BOTH = ("teacher", "reference")
+# The scores that a criterion of a selection looks at, if not both.
+LOOKS_AT = {
+    "random": (),
+    "teacher": ("teacher",),
+    "reference": ("reference",),
+    "reference_band": ("reference",),
+}
 
 
 @dataclass(frozen=True)
@@ -84,18 +91,23 @@ def data(corpus: Made) -> dict[str, float | None]:
         costs |= data(corpus.input("corpus"))
     if "score_file" in inputs:
         costs[corpus.fingerprint] = None  # made elsewhere
-    if "scores" in inputs and corpus.manifest.content.get("criterion") not in NO_TEACHER:
-        costs |= difference(corpus.input("scores"))
+    if "scores" in inputs:
+        roles = LOOKS_AT.get(corpus.manifest.content.get("criterion"), BOTH)
+        costs |= difference(corpus.input("scores"), roles)
     return costs
 
 
-def difference(scores: Made) -> dict[str, float | None]:
-    """Of difference scores: both passes, and the training of the reference."""
+def difference(scores: Made, roles: tuple[str, ...]) -> dict[str, float | None]:
+    """Of difference scores: these models' passes, and the training of the reference."""
+    if not roles:
+        return {}
     if scores.manifest is None:
         return {scores.fingerprint: None}
-    teacher, reference = scores.input("teacher"), scores.input("reference")
-    costs = scan(teacher) | scan(reference)
-    if reference.manifest is not None:
+    costs = {}
+    for role in roles:
+        costs |= scan(scores.input(role))
+    reference = scores.input("reference")
+    if "reference" in roles and reference.manifest is not None:
         trained = training(reference.input("model"))
         costs |= trained.teacher | {f"steps of {k}": v for k, v in trained.student.items()}
     return costs

@@ -49,6 +49,8 @@ def world(make):
     chosen = {"corpus": "corpus", "scores": "diff"}
     make("corpus", "selected", {}, {"criterion": "difference"}, **chosen)
     make("corpus", "random", {}, {"criterion": "random"}, **chosen)
+    make("corpus", "by teacher", {}, {"criterion": "teacher"}, **chosen)
+    make("corpus", "by reference", {}, {"criterion": "reference_band"}, **chosen)
     make("corpus", "prior", {}, {"criterion": "prior"}, corpus="corpus")
     make("corpus", "external", {}, {"criterion": "external"}, corpus="corpus", score_file="T")
     make("corpus", "converted", {}, corpus="selected")
@@ -74,6 +76,8 @@ LIVE_STEPS = {**STEPS, "teacher_flops": LIVE}
         ({"corpus": "external"}, STEPS, UNKNOWN),
         ({"corpus": "selected"}, STEPS, SELECTED),
         ({"corpus": "converted"}, STEPS, SELECTED),
+        ({"corpus": "by teacher"}, STEPS, TEACHER),
+        ({"corpus": "by reference"}, STEPS, REFERENCE + TRAINED),
         ({"corpus": "corpus", "teacher": "teacher"}, LIVE_STEPS, LIVE),
         ({"corpus": "selected", "teacher": "teacher"}, LIVE_STEPS, LIVE + SELECTED),
         ({"corpus": "corpus", "teacher_cache": "cache"}, STEPS, TEACHER),
