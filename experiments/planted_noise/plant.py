@@ -1,13 +1,14 @@
-"""Plant noise and boiler-plate into a corpus, to see what a selection makes of them.
+"""Plant noise, junk and boiler-plate into a corpus, to see what a selection makes of them.
 
     python3 experiments/planted_noise/plant.py BASE_PATH --data-dir CORPUS --save PLANTED \\
-        --noise 0.1 --boilerplate 0.1
+        --noise 0.1 --boilerplate 0.1 --junk 0.2 --junk-dir JUNK_CORPUS
 
 Reads a corpus whose sources are known and replaces some of its rows. In every shard
 floor(SHARE x rows) rows become noise: their own tokens in a random order, except that end-of-text
-and beginning-of-sequence tokens keep their places. By the other share, rows become boiler-plate:
-copies of the first of the longest rows of --boilerplate-source. Both get source names of their own.
-What is noise at a small share is the same noise at a larger one.
+and beginning-of-sequence tokens keep their places. By --boilerplate, rows become copies of the
+first of the longest rows of --boilerplate-source. By --junk, they become rows of another corpus,
+each a different one: of text that get_pile.py --plant junk --plant-noise 1 made. All get source
+names of their own. What is noise at a small share is the same noise at a larger one.
 """
 
 import sys
@@ -31,7 +32,8 @@ from data_utils.shards import write_shard
 from data_utils.tokenizer import copy_tokenizer
 from miniplm.ranking import keep_count
 
-NOISE, BOILERPLATE = "planted noise", "planted boiler-plate"  # names of the planted sources
+NOISE, JUNK, BOILERPLATE = "planted noise", "planted junk", "planted boiler-plate"
+PLANTED = (NOISE, BOILERPLATE, JUNK)  # names of the planted sources, in the order of their numbers
 
 
 @dataclass
@@ -44,11 +46,15 @@ class Settings:
     noise: float = flag(0.0, "share of the rows that become shuffled tokens")
     boilerplate: float = flag(0.0, "share of the rows that become one repeated sequence")
     boilerplate_source: str = flag("licences", "source that the repeated sequence is taken from")
+    junk: float = flag(0.0, "share of the rows that become rows of --junk-dir")
+    junk_dir: str = flag("processed_data/pretrain/junk/qwen-1025", "corpus of junk")
     seed: int = flag(10, "decides which rows are planted and the order of their tokens")
 
     def __post_init__(self) -> None:
-        if not (self.noise >= 0 and self.boilerplate >= 0 and self.noise + self.boilerplate <= 1):
-            raise ValueError("--noise and --boilerplate are shares: not negative, at most 1 in all")
+        shares = (self.noise, self.boilerplate, self.junk)
+        if not (min(shares) >= 0 and sum(shares) <= 1):
+            what = "--noise, --boilerplate and --junk are shares"
+            raise ValueError(f"{what}: not negative, at most 1 in all")
         if self.seed < 0:
             raise ValueError("--seed is negative")
 
@@ -58,13 +64,16 @@ def main() -> None:
     base = base_folder(settings.base_path)
     corpus = Corpus(under(base, settings.data_dir))
     check(corpus)
-    names = ("noise", "boilerplate", "boilerplate_source", "seed")
+    names = ("noise", "boilerplate", "boilerplate_source", "junk", "seed")
     content = corpus.carried() | {name: getattr(settings, name) for name in names}
     inputs = {"corpus": (corpus.folder, corpus.identity)}
+    junk = open_junk(corpus, under(base, settings.junk_dir)) if settings.junk else None
+    if junk:
+        inputs["junk"] = (junk.folder, junk.identity)
     program, folder = "experiments/planted_noise/plant.py", under(base, settings.save)
     output = Output(folder, "corpus", program, content, asdict(settings), inputs)
-    counts = output.make(lambda: plant(corpus, settings, output)).counts
-    print(f"{folder}: {counts[NOISE]:,} rows of {NOISE}, {counts[BOILERPLATE]:,} of {BOILERPLATE}")
+    counts = output.make(lambda: plant(corpus, junk, settings, output)).counts
+    print(f"{folder}: rows of {', '.join(f'{name} {counts[name]:,}' for name in PLANTED)}")
 
 
 def check(corpus: Corpus) -> None:
@@ -73,16 +82,45 @@ def check(corpus: Corpus) -> None:
         what = "the corpus does not know the sources of its rows"
         fix = "make it with tools/process_data/tokenize_pile.py"
         raise InputError(what, where=corpus.folder, fix=fix)
-    if {NOISE, BOILERPLATE} & set(corpus.domains):
+    if set(PLANTED) & set(corpus.domains):
         fix = "give the clean one, or make one with --plant-noise 0"
         raise InputError("the corpus has planted rows already", where=corpus.folder, fix=fix)
 
 
-def plant(corpus: Corpus, settings: Settings, output: Output) -> None:
+def open_junk(corpus: Corpus, folder: Path) -> Corpus:
+    """The corpus of junk; InputError if it was tokenized otherwise than the clean one."""
+    junk = Corpus(folder)
+    for name in ("tokenizer", "eos_id", "max_length", "add_bos"):
+        if junk.carried().get(name) != corpus.carried().get(name):
+            raise InputError(
+                f"the junk was tokenized with another {name}",
+                where=folder,
+                expected=corpus.carried().get(name),
+                found=junk.carried().get(name),
+                fix="tokenize it as the corpus was",
+            )
+    return junk
+
+
+def junk_rows(junk: Corpus | None, count: int, seed: int) -> list[np.ndarray]:
+    """So many different rows of junk, drawn by the seed; InputError if there are fewer."""
+    if junk is None:
+        return []
+    if count > len(junk):
+        fix = "make more (get_pile.py --plant junk --plant-noise 1 with more --local-bytes)"
+        what = "there are not enough rows of junk"
+        raise InputError(what, where=junk.folder, expected=count, found=len(junk), fix=fix)
+    chosen = np.random.default_rng(seed).permutation(len(junk))[:count]
+    return [junk.row(row) for row in chosen]
+
+
+def plant(corpus: Corpus, junk: Corpus | None, settings: Settings, output: Output) -> None:
     """Write all shards and the manifest."""
     known, folder = corpus.manifest.content, output.folder
     copied = boilerplate_row(corpus, settings.boilerplate_source) if settings.boilerplate else None
-    files, planted, tokens, start = [], np.zeros(2, int), 0, 0
+    needed = sum(keep_count(settings.junk, len(shard)) for shard in corpus.shards)
+    replacements = iter(junk_rows(junk, needed, settings.seed))
+    files, planted, tokens, start = [], np.zeros(len(PLANTED), int), 0, 0
     for number, shard in enumerate(corpus.shards):
         numbers = np.arange(start, start + len(shard))
         rows = [corpus.row(row) for row in numbers]
@@ -96,6 +134,8 @@ def plant(corpus: Corpus, settings: Settings, output: Output) -> None:
             rows[place] = shuffled(rows[place], known["eos_id"], known["add_bos"], generator)
         for place in places[1]:
             rows[place] = corpus.row(copied)
+        for place in places[2]:
+            rows[place] = next(replacements)
         lengths = np.array([len(row) for row in rows])
         write_shard(folder / f"{corpus.split}_{number}", lengths, rows, corpus.dtype)
         files += [f"{corpus.split}_{number}.bin", f"{corpus.split}_{number}.idx"]
@@ -107,22 +147,23 @@ def plant(corpus: Corpus, settings: Settings, output: Output) -> None:
         "shards": len(corpus.shards),
         "sequences": len(corpus),
         "tokens": tokens,
-        "domains": [*corpus.domains, NOISE, BOILERPLATE],
-        NOISE: int(planted[0]),
-        BOILERPLATE: int(planted[1]),
+        "domains": [*corpus.domains, *PLANTED],
+        **dict(zip(PLANTED, planted.tolist(), strict=True)),
     }
     output.finish(files, counts, {"boilerplate_row": copied})
 
 
-def draw(count: int, shard: int, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
-    """(rows of a shard that become noise, rows that become boiler-plate), ascending.
+def draw(count: int, shard: int, settings: Settings) -> list[np.ndarray]:
+    """Rows of a shard that become noise, boiler-plate and junk, each ascending.
 
-    Both ends of one random order, so that neither share moves the other's rows.
+    Noise and boiler-plate are the two ends of one random order, so that neither share moves the
+    other's rows; junk comes after the noise.
     """
     order = np.random.default_rng([settings.seed, shard]).permutation(count)
-    noise = keep_count(settings.noise, count)
-    boilerplate = keep_count(settings.boilerplate, count)
-    return np.sort(order[:noise]), np.sort(order[count - boilerplate :])
+    shares = (settings.noise, settings.boilerplate, settings.junk)
+    noise, boilerplate, junk = (keep_count(share, count) for share in shares)
+    places = order[:noise], order[count - boilerplate :], order[noise : noise + junk]
+    return [np.sort(place) for place in places]
 
 
 def shuffled(

@@ -15,11 +15,12 @@ from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from data_utils.shards import token_type, write_shard
 from experiments.planted_noise import plant
-from experiments.planted_noise.plant import BOILERPLATE, NOISE, Settings, draw, shuffled
+from experiments.planted_noise.plant import BOILERPLATE, JUNK, NOISE, Settings, draw, shuffled
 from tests import make
 
 PROGRAM = "experiments/planted_noise/plant.py"
 EOS = 0
+NAMES = ("noise", "boilerplate", "junk")
 
 
 @pytest.fixture(scope="module")
@@ -90,15 +91,41 @@ def test_the_seed_decides_and_a_larger_share_keeps_the_noise_of_a_smaller_one(ba
     assert all(sources_of(again["a"])[row] == NOISE for row in noise)
 
 
+def test_junk_is_rows_of_another_corpus_each_once(base, tokenizer_folder):
+    junk = make.random_rows(40, 600, EOS, seed=5, longest=30)
+    make.save_corpus(base / "junk", junk, tokenizer_folder, max_length=30)
+    flags = ["--noise", 0.2, "--junk", 0.4, "--junk-dir", "junk"]
+    corpus = planted(base, "with junk", *flags)
+    sources, rows = sources_of(corpus), rows_of(corpus)
+    mine = [tuple(rows[row]) for row, source in enumerate(sources) if source == JUNK]
+    # 0.4 of 40, 40 and 13 rows, each rounded down.
+    assert corpus.manifest.counts[JUNK] == len(mine) == 16 + 16 + 5
+    assert len(set(mine)) == len(mine) and set(mine) <= {tuple(row.tolist()) for row in junk}
+    assert (
+        corpus.manifest.inputs["junk"]["fingerprint"]
+        == Corpus(base / "junk").identity["fingerprint"]
+    )
+    noise = planted(base, "noise alone", "--noise", 0.2)
+    kept = [row for row, source in enumerate(sources_of(noise)) if source == NOISE]
+    assert all(rows[row] == noise.row(row).tolist() for row in kept)
+    with pytest.raises(InputError, match="not enough rows of junk"):
+        planted(base, "too much", "--junk", 0.6, "--junk-dir", "junk")
+    other = make.random_rows(40, 600, EOS, seed=5, longest=20)
+    make.save_corpus(base / "other junk", other, tokenizer_folder, max_length=20)
+    with pytest.raises(InputError, match="another max_length"):
+        planted(base, "other", "--junk", 0.1, "--junk-dir", "other junk")
+
+
 @settings(max_examples=50)
 @given(st.integers(0, 300), st.integers(0, 100), st.data())
 def test_drawn_rows_are_exact_shares_and_disjoint(count, percent, data):
     other = data.draw(st.integers(0, 100 - percent))
-    found = Settings(noise=percent / 100, boilerplate=other / 100)
-    noise, repeated = draw(count, 0, found)
-    assert len(noise) == count * percent // 100 and len(repeated) == count * other // 100
-    both = [*noise, *repeated]
-    assert len(set(both)) == len(both) and all(0 <= row < count for row in both)
+    third = data.draw(st.integers(0, 100 - percent - other))
+    shares = (percent, other, third)
+    found = draw(count, 0, Settings(**dict(zip(NAMES, np.array(shares) / 100, strict=True))))
+    assert [len(rows) for rows in found] == [count * share // 100 for share in shares]
+    every = np.concatenate(found).tolist()
+    assert len(set(every)) == len(every) and all(0 <= row < count for row in every)
 
 
 def test_a_beginning_of_sequence_token_stays():
@@ -111,9 +138,9 @@ def test_a_beginning_of_sequence_token_stays():
 
 def test_nonsense_is_refused():
     nan = float("nan")
-    for shares in ((1.5, 0), (0, -0.1), (0.7, 0.4), (nan, 0)):
-        with pytest.raises(ValueError, match="--noise and --boilerplate"):
-            Settings(noise=shares[0], boilerplate=shares[1])
+    for shares in ((1.5, 0, 0), (0, -0.1, 0), (0.7, 0.2, 0.2), (nan, 0, 0), (0, 0, nan)):
+        with pytest.raises(ValueError, match="--noise, --boilerplate and --junk"):
+            Settings(**dict(zip(NAMES, shares, strict=True)))
     with pytest.raises(ValueError, match="--seed"):
         Settings(seed=-1)
 
