@@ -192,6 +192,7 @@ def findings(run: Run, control: Run) -> list[str]:
             "per token cannot be compared, their bits per byte of text can."
         ]
     found = [verdict(run.name, control.name, *paired_difference(run.losses, control.losses))]
+    found += comparisons.steps_needed(run, control)
     mine, its = run.described(), control.described()
     names = sorted(name for name in mine | its if mine.get(name) != its.get(name))
     if names:

@@ -66,6 +66,19 @@ def curves(runs: Sequence[Run]) -> list:
     return [*blocks, Text(words), Table(rows, REACHED)]
 
 
+def steps_needed(run: Run, control: Run) -> list[str]:
+    """How many times the steps the one behind needs; nothing where a curve is missing."""
+    if run.tokens != control.tokens or not (has_curve(run.folder) and has_curve(control.folder)):
+        return []
+    pair = sorted((curve_of(one).losses[-1], one.name, curve_of(one)) for one in (run, control))
+    (_, ahead, curve), (goal, behind, slow) = pair
+    steps, last = curve.reaches(goal, "steps"), slow.steps[-1]
+    return [
+        f"{behind} needs {last / steps:.1f} times the steps: {ahead} reaches its last loss on "
+        f"VALID_DATA ({goal:.3f}, after {integer(last)} steps) after {integer(round(steps))}."
+    ]
+
+
 def curve_of(run: Run) -> Curve:
     """A run's curve; what it had cost before it began is nan where that is not known."""
     totals, own = run_flops(run.folder, run.manifest), run.manifest.counts

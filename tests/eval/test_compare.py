@@ -216,6 +216,17 @@ def test_where_a_run_reaches_the_control_s_loss(base):
     assert np.isnan(table.rows[0]["steps"]) and "nan" not in terminal.table(*table[:2])
 
 
+def test_how_many_times_the_steps_the_one_behind_needs(base):
+    student, control = read_runs(base, RUNS)
+    assert comparisons.steps_needed(student, control) == []  # no curves
+    save_curve(base, "control", [6.0, 5.0, 4.5, 4.0])
+    save_curve(base, "student", [5.0, 4.0, 3.0, 2.0])
+    for pair in ((student, control), (control, student)):
+        (words,) = comparisons.steps_needed(*pair)
+        assert words.startswith("control needs 2.0 times the steps: student reaches")
+        assert "(4.000, after 4 steps) after 2." in words
+
+
 def test_runs_that_differ_by_seed_are_one_row(base):
     for seed, mean in ((10, 7.0), (11, 7.5), (12, 7.25)):
         save_run(base, f"of {seed}", base / "corpus", np.full(64, mean), seed=seed)
