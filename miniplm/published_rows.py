@@ -16,8 +16,7 @@ from data_utils import artefact, atomic_files
 from data_utils.artefact_writer import Output, describe
 from data_utils.corpus import Corpus, recorded_corpus
 from data_utils.errors import ArtefactError, InputError
-from data_utils.tokenizer import copy_tokenizer
-from miniplm.shard_copy import copy_shards
+from miniplm.shard_copy import copy_rows
 
 FORMAT = 1
 ROWS, ABOUT = "rows.npy", "selection.json"
@@ -108,10 +107,7 @@ def construct(corpus: Corpus, folder: Path, save: Path, program: str) -> artefac
     output = Output(save, "corpus", program, content, settings, inputs)
 
     def work() -> None:
-        files, shards, tokens = copy_shards(corpus, rows, save, content["shard_size"])
-        if corpus.tokenizer_folder is not None:
-            files += copy_tokenizer(corpus.tokenizer_folder, save / "tokenizer")
-        counts = about["counts"] | {"domains": corpus.domains, "shards": shards, "tokens": tokens}
-        output.finish(files, counts)
+        files, counts = copy_rows(corpus, rows, save, content["shard_size"])
+        output.finish(files, about["counts"] | counts)
 
     return output.make(work)

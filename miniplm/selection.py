@@ -22,12 +22,11 @@ from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.names import check_name
-from data_utils.tokenizer import copy_tokenizer
 from miniplm import published_rows
 from miniplm.criteria import WITHOUT_STORES, Candidates, Choice, Differences, number_to_keep
 from miniplm.ranking import descending
 from miniplm.scores import open_shards
-from miniplm.shard_copy import copy_shards
+from miniplm.shard_copy import copy_rows
 
 PROGRAM = "scripts/miniplm/difference_sampling/construct_pretrain_data.py"
 FIX = "run scripts/miniplm/difference_sampling/compute_difference_scores.py"
@@ -181,11 +180,8 @@ def construct(rows: Candidates, settings: Settings, output: Output) -> None:
     """Write the selected rows and the account of all rows."""
     corpus = rows.corpus
     chosen, account = choose(rows, settings)
-    files, shards, tokens = copy_shards(corpus, chosen, output.folder, settings.shard_size)
-    if corpus.tokenizer_folder is not None:
-        files += copy_tokenizer(corpus.tokenizer_folder, output.folder / "tokenizer")
-    counts = {"shards": shards, "sequences": len(chosen), "tokens": tokens}
-    output.finish(files, counts | {"domains": corpus.domains} | account)
+    files, counts = copy_rows(corpus, chosen, output.folder, settings.shard_size)
+    output.finish(files, counts | account)
 
 
 def choose(rows: Candidates, settings: Settings) -> tuple[np.ndarray, dict[str, int]]:

@@ -14,8 +14,20 @@ from data_utils.atomic_files import atomic_file
 from data_utils.corpus import Corpus, write_side
 from data_utils.errors import ArtefactError
 from data_utils.shards import SIDES, Shard, write_index
+from data_utils.tokenizer import copy_tokenizer
 
 ROWS = 1 << 12  # gathered in memory and written at once
+
+
+def copy_rows(
+    corpus: Corpus, rows: np.ndarray, folder: Path, shard_size: int
+) -> tuple[list[str], dict]:
+    """Copy ascending rows and the corpus's tokenizer; returns (names of the files, counts)."""
+    files, shards, tokens = copy_shards(corpus, rows, folder, shard_size)
+    if corpus.tokenizer_folder is not None:
+        files += copy_tokenizer(corpus.tokenizer_folder, folder / "tokenizer")
+    counts = {"shards": shards, "sequences": len(rows), "tokens": tokens}
+    return files, counts | {"domains": corpus.domains}
 
 
 def copy_shards(

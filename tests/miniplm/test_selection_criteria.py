@@ -13,7 +13,7 @@ import pytest
 from data_utils import artefact
 from data_utils.corpus import Corpus
 from data_utils.errors import ArtefactError, InputError
-from miniplm import criteria, difference, selection
+from miniplm import criteria, difference, selection, shard_copy
 from tests import make
 
 ROWS, SHARD = 50, 10  # five shards; the second to the fourth are scored: rows 10 .. 39
@@ -156,7 +156,7 @@ def test_a_selection_of_a_selection(base, monkeypatch, tokenizer_folder):
     assert selected.side("source_row", np.array([3])).tolist() == [903]
     rows, folder = np.array([3, 14, 15, 44]), base / "copied"
     folder.mkdir()
-    files, shards, tokens = selection.copy_shards(selected, rows, folder, 3)
+    files, shards, tokens = shard_copy.copy_shards(selected, rows, folder, 3)
     assert shards == 2 and len(files) == 8
     copied = [np.load(folder / f"source_row_{shard}.npy").tolist() for shard in (0, 1)]
     assert copied == [[3, 14, 15], [44]]

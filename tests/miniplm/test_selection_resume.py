@@ -26,7 +26,7 @@ PHASES = {
     "writing a side file": (shard_copy.np, "save"),
     "renaming a file": (artefact_writer.os, "replace"),
     "looking for a copied shard": (shard_copy, "is_there"),
-    "the tokenizer": (selection, "copy_tokenizer"),
+    "the tokenizer": (shard_copy, "copy_tokenizer"),
     "checksums": (artefact_writer, "describe"),
     "the manifest": (Output, "finish"),
 }
