@@ -78,6 +78,9 @@ may_have_gpus() {
     [[ -e /dev/kfd || -e /dev/dxg ]]
 }
 
+# Threads that wait for each other spin otherwise, which wastes a core that other work could use.
+if ! may_have_gpus; then export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}; fi
+
 # as_flags VARIABLE ...: FLAGS becomes --variable "$VARIABLE" for each that is not empty.
 as_flags() {
   local variable flag LC_ALL=C # in Turkish a lower-case I has no dot

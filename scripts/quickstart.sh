@@ -3,7 +3,8 @@
 #   bash scripts/quickstart.sh [--all] [BASE_PATH=quickstart]
 # Every stage is one of the README's launchers with smaller variables. Run again it skips what is
 # done and resumes. --all adds every baseline and both other families (scripts/all_stages.sh).
-# Variables: QUICKSTART_SEQUENCES PLANT_NOISE (a share) PLANT (none, shuffle or junk).
+# Variables: QUICKSTART_SEQUENCES, PLANT (junk, shuffle or none), PLANT_NOISE (its share), SEED (of
+# text, plant, initial weights and random half).
 set -euo pipefail
 
 all=false FAMILIES=false
@@ -16,8 +17,9 @@ CODE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 mkdir -p "${1:-$CODE/quickstart}"
 BASE=$(cd "${1:-$CODE/quickstart}" && pwd -P)
 SEQUENCES=${QUICKSTART_SEQUENCES:-512}
-PLANT=${PLANT:-shuffle}
-PLANT_NOISE=${PLANT_NOISE:-0.3}
+PLANT=${PLANT:-junk}
+PLANT_NOISE=${PLANT_NOISE:-0.45}
+export SEED=${SEED:-10}
 if [[ $PLANT == none ]]; then PLANT=shuffle PLANT_NOISE=0; fi
 HELD_OUT=128
 
@@ -45,7 +47,7 @@ select_half=("$PYTHON" "$SAMPLING/construct_pretrain_data.py" "$BASE"
 
 stage "Text from this machine" data/pile/train \
   "$PYTHON" "$CODE/tools/get_pile.py" "$BASE" --source local \
-  --plant "$PLANT" --plant-noise "$PLANT_NOISE" \
+  --plant "$PLANT" --plant-noise "$PLANT_NOISE" --seed "$SEED" \
   --local-bytes $((SEQUENCES * 1500)) --heldout-bytes 90000
 stage "Teacher: SmolLM2-135M" checkpoints/smollm2/135M \
   "$PYTHON" "$CODE/tools/get_models.py" "$BASE" smollm2
@@ -75,7 +77,8 @@ stage "Difference scores" "$SCORES/diff-$TEACHER_NAME-$REF_NAME" \
   "$PYTHON" "$SAMPLING/compute_difference_scores.py" "$BASE" \
   --scores $SCORES --teacher-name "$TEACHER_NAME" --ref-name "$REF_NAME"
 stage "Select the better half" $REFINED "${select_half[@]}"
-stage "Control: a random half" $CONTROL "${select_half[@]}" --criterion random
+stage "Control: a random half" $CONTROL "${select_half[@]}" --criterion random \
+  --seed "$SEED" --save $CONTROL
 TRAIN_STUDENT=(env MODEL_CONFIG=configs/models/quickstart/student.json
   "TOTAL_STEPS=$((SEQUENCES / 8))" "VALID_DATA=$TEST_SET" VALID_EVERY=16 "SAVE_EVERY=$((SEQUENCES / 16))")
 stage "Pre-train on the better half" $STUDENT \
