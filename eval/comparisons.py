@@ -52,6 +52,7 @@ SPREAD = (
     Column("student_flops", "student FLOPs", scientific),
     Column("teacher_flops", "teacher FLOPs", scientific),
     Column("flops", "FLOPs", scientific),
+    Column("control", "the control's loss at as many", decimal),
     Column("tasks", "tasks, mean", percent),
     Column("tasks_low", "95 % from", percent),
     Column("tasks_high", "to", percent),
@@ -113,17 +114,17 @@ def reached(curve: Curve, loss: float) -> dict[str, float]:
 
 def over_seeds(base: Path, runs: Sequence[Run]) -> list:
     """Mean, interval and spread of the runs that differ in nothing but seeds."""
-    groups: dict[str, list[Run]] = {}
+    found: dict[str, list[Run]] = {}
     for run in runs:
         data = run.corpus.manifest.content if run.corpus.manifest else {}
         same = [{k: v for k, v in c.items() if k != "seed"} for c in (run.manifest.content, data)]
         key = artefact.canonical_hash([*same, sorted(run.manifest.inputs)])
-        groups.setdefault(key, []).append(run)
-    rows = [spread(base, group) for group in groups.values() if len(group) > 1]
+        found.setdefault(key, []).append(run)
+    rows = [spread(base, group, runs[-1]) for group in found.values() if len(group) > 1]
     return [Heading("Over seeds"), Text(SEEDS_ONLY, "note"), Table(rows, SPREAD)] if rows else []
 
 
-def spread(base: Path, group: Sequence[Run]) -> dict:
+def spread(base: Path, group: Sequence[Run], control: Run) -> dict:
     """A group's row; of the tasks nan unless the harness has evaluated all of its runs."""
     losses = np.array([run.losses.mean() for run in group])
     row = {"students": ", ".join(run.name for run in group), "seeds": len(group)}
@@ -131,6 +132,10 @@ def spread(base: Path, group: Sequence[Run]) -> dict:
     row["deviation"] = float(losses.std(ddof=1))
     costs = [costs_of(run) for run in group]
     row |= {name: mean_cost([cost[name] for cost in costs]) for name in costs[0]}
+    row["control"] = np.nan  # on VALID_DATA
+    comparable = group[0].tokens == control.tokens and row["flops"] != UNKNOWN
+    if comparable and has_curve(control.folder):
+        row["control"] = curve_of(control).at(row["flops"])
     results = [harness_result(base, run.manifest) or {} for run in group]
     averages = [result.get("average", {}).get("value", np.nan) for result in results]
     names = ("tasks", "tasks_low", "tasks_high")

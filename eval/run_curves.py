@@ -42,6 +42,8 @@ class Curve:
 
     def at(self, flops: float) -> float:
         """Its loss at these FLOPs, between two points linearly; nan outside of its points."""
+        if np.isnan(self.flops).any():
+            return float("nan")
         return float(np.interp(flops, self.flops, self.losses, left=np.nan, right=np.nan))
 
 

@@ -7,9 +7,9 @@
 # MiniPLM with KD once over the better half. One more plain student gets MiniPLM's FLOPs, the
 # teacher's and the reference's included.
 # Needs held-out text in BASE_PATH/data/dclm and the tasks' data sets in HF_HOME.
-# Variables: TEACHER (1.8B or 0.5B), REFERENCE (train or download), SEEDS, TASKS, LONG_STEPS (of the
-# one more student, 0: none), DOCUMENTS, TFLOPS (assumed by the plan); TEXT_FROM, TEACHER_FROM,
-# REFERENCE_FROM (copies instead of the hub). SCALE=tiny is for the test: all stages on a CPU.
+# Variables: TEACHER (1.8B or 0.5B), REFERENCE (train or download), SEEDS, MICRO_BATCH, TASKS,
+# LONG_STEPS (of the one more student, 0: none), DOCUMENTS, TFLOPS (assumed by the plan); TEXT_FROM,
+# TEACHER_FROM, REFERENCE_FROM (copies instead of the hub). SCALE=tiny is for the test: all stages on a CPU.
 set -euo pipefail
 
 CODE=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -18,7 +18,7 @@ TEACHER=${TEACHER:-1.8B}
 REFERENCE=${REFERENCE:-train}
 read -ra seeds <<< "${SEEDS:-1 2 3}"
 published=teacher # as tools/get_models.py names it
-if [[ $TEACHER == 0.5B ]]; then published=teacher-0.5B; fi
+if [[ $TEACHER == 0.5B ]]; then published="teacher-0.5B"; fi
 models=configs/models/qwen
 case ${SCALE:-1B} in
   1B)
@@ -26,14 +26,14 @@ case ${SCALE:-1B} in
     length=1025 shard=1000000 steps=7812 batch=128 held_out=2048 valid_every=250
     teacher=$models/${TEACHER/0.5B/500M}.json # Qwen1.5-0.5B has the shape of the 500M student
     reference=$models/104M_ref.json student=$models/200M.json
-    # 12.7 GB with MICRO_BATCH=16 (see the plan), so without GRAD_CHECKPOINT.
-    hardware=(PRECISION=bf16 MICRO_BATCH=16 WARMUP_STEPS=150 SAVE_EVERY=500)
+    # 12.7 GB with 16 rows and without GRAD_CHECKPOINT (see the plan).
+    micro=${MICRO_BATCH:-16} hardware=(PRECISION=bf16 WARMUP_STEPS=150 SAVE_EVERY=500)
     ;;
   tiny)
     DOCUMENTS=${DOCUMENTS:-400}
     length=65 shard=64 steps=8 batch=8 held_out=32 valid_every=2
     teacher=$models/tiny.json reference=$teacher student=$teacher
-    hardware=(PRECISION=fp32 MICRO_BATCH=4 WARMUP_STEPS=2 SAVE_EVERY=4)
+    micro=4 hardware=(PRECISION=fp32 WARMUP_STEPS=2 SAVE_EVERY=4)
     ;;
   *)
     echo "ERROR SCALE must be 1B or tiny, not $SCALE. Fix: leave it out" >&2
@@ -48,16 +48,18 @@ fi
 plan=("${PYTHON:-python3}" "$CODE/experiments/benchmark_1B/plan.py" "$CODE"
   --teacher-config "$teacher" --reference-config "$reference" --student-config "$student"
   --reference "$REFERENCE" --documents "$DOCUMENTS" --max-length "$length" --shard-size "$shard"
-  --steps "$steps" --global-batch "$batch" --held-out "$held_out" --valid-every "$valid_every"
-  --seeds "${#seeds[@]}" --long-steps "${LONG_STEPS:--1}" --tflops "${TFLOPS:-60}")
+  --steps "$steps" --global-batch "$batch" --micro-batch "$micro"
+  --held-out "$held_out" --valid-every "$valid_every" --seeds "${#seeds[@]}"
+  --long-steps "${LONG_STEPS:--1}" --tflops "${TFLOPS:-60}")
 if [[ ${PLAN:-false} == true ]]; then exec "${plan[@]}"; fi
 
 mkdir -p "$PLACE"
 BASE=$(cd "$PLACE" && pwd -P)
 source "$CODE/scripts/stages.sh"
 settings=(DATA_NAME=pile TOKENIZER_NAME=qwen "MAX_LENGTH=$length" "TEACHER_NAME=qwen_$TEACHER"
-  REF_NAME=qwen_104M "TOKENIZER_PATH=checkpoints/qwen/$TEACHER" RATIO=0.5 NPROC=1 LR=6e-4 LR_MIN=6e-5
-  "GLOBAL_BATCH=$batch" "TOTAL_STEPS=$steps" SCORE_SHARDS=0:2 KEEP_LAST=1 "${hardware[@]}")
+  REF_NAME=qwen_104M "TOKENIZER_PATH=checkpoints/qwen/$TEACHER" RATIO=0.5 SCORE_SHARDS=0:2
+  NPROC=1 "GLOBAL_BATCH=$batch" "MICRO_BATCH=$micro" "TOTAL_STEPS=$steps" LR=6e-4 LR_MIN=6e-5
+  KEEP_LAST=1 "${hardware[@]}")
 prepare
 plan[0]=$PYTHON plan[2]=$BASE
 "${plan[@]}"
@@ -140,8 +142,8 @@ if ((long_steps)); then
 fi
 
 all=$(IFS=, && echo "${runs[*]}")
-stage "Zero-shot tasks" results/eval/harness/benchmark_1B.md \
-  bash "$CODE/scripts/eval/harness.sh" "$BASE" --model-path "$all" --ckpt-name benchmark_1B \
+stage "Zero-shot tasks" results/eval/harness/zero_shot.md \
+  bash "$CODE/scripts/eval/harness.sh" "$BASE" --model-path "$all" --ckpt-name zero_shot \
   --tasks "${TASKS:-}"
 "$PYTHON" "$CODE/eval/compare.py" "$BASE" --runs "$all" --scores "$DIFFERENCE" \
   --stages stages.tsv --report report.html

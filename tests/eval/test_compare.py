@@ -227,15 +227,13 @@ def test_the_control_s_loss_where_it_had_cost_as_much(base):
     assert (control["control"], control["difference"]) == (4.0, 0.0)
     found = comparisons.curve_of(runs[0]), comparisons.curve_of(runs[1])
     a_step = 1.5e12 * 200 / 1234
-    for before, expected in ((0.5 * a_step, 4.5), (a_step, 4.0), (1.1 * a_step, None)):
+    for before, expected in ((0.5 * a_step, 4.5), (0.9 * a_step, 4.1), (1.1 * a_step, np.nan)):
         dearer = replace(found[0], flops=found[0].flops + before)
         row = comparisons.at_equal_flops("student", dearer, found[1])
         assert row["flops"] == pytest.approx(2 * a_step + before)
-        assert (
-            np.isnan(row["control"])
-            if expected is None
-            else row["control"] == pytest.approx(expected)
-        )
+        assert row["control"] == pytest.approx(expected, nan_ok=True)
+    nowhere = replace(found[1], flops=found[1].flops * np.nan)
+    assert np.isnan(comparisons.at_equal_flops("student", found[0], nowhere)["control"])
 
 
 def test_runs_that_differ_by_seed_are_one_row(base):
@@ -252,6 +250,11 @@ def test_runs_that_differ_by_seed_are_one_row(base):
     assert (row["low"], row["high"]) == pytest.approx((7.25 - half, 7.25 + half), rel=1e-4)
     assert (row["student_flops"], row["teacher_flops"], row["flops"]) == (1.5e12, 1e12, 2.5e12)
     assert np.isnan(row["tasks"]) and "nan" not in terminal.table(*table[:2])
+    a_step = 1.5e12 * 200 / 1234  # of save_run and save_curve
+    for name in ("of 11", "of 12"):  # the control and one of the others
+        save_curve(base, name, [8.0 - step for step in range(12)])
+    (row,) = comparisons.over_seeds(base, runs)[-1].rows
+    assert row["control"] == pytest.approx(8 - (2.5e12 / a_step - 1))
     runs[0].manifest.counts["teacher_flops"] = None
     assert comparisons.over_seeds(base, runs)[-1].rows[0]["flops"] == "unknown"
     (settings,) = comparisons.differing_settings(

@@ -214,7 +214,7 @@ def test_all_of_it_in_miniature(world):
     }
     for name in students:
         assert manifests[name].counts["step"] == 8
-        result = json.loads((base / f"results/eval/harness/{name}.json").read_text())
+        result = json.loads((base / f"results/eval/harness/zero_shot-{name}.json").read_text())
         assert result["average"]["tasks"] == 9
         assert result["tasks"]["piqa"]["calibration_error"] is not None
     assert "teacher_cache" in manifests["miniplm_kd-1"].inputs

@@ -52,7 +52,7 @@ def base(tmp_path_factory, tokenizer_folder) -> Path:
     variables = {**TRAIN, **NAMES}
     train = "scripts/pretrain/qwen/104M_ref.sh"
     make.run(train, base, MODEL_CONFIG="model.json", SAVE="ref", **variables)
-    tuned = {"MODEL_PATH": "ref", "DATA_DIR": "target", "SAVE": "on_target", "TOTAL_STEPS": 24}
+    tuned = {"MODEL_PATH": "ref", "DATA_DIR": "target", "SAVE": "on_target", "TOTAL_STEPS": 16}
     make.run(train, base, **{**variables, **tuned})
     sampling = "scripts/miniplm/difference_sampling"
     make.run(f"{sampling}/1.8B.sh", base, MODEL_PATH="on_target", **NAMES)
@@ -69,11 +69,10 @@ def test_rows_of_the_target_s_kind_are_preferred(base):
     kept = Corpus(base / "kept").side("source_row", np.arange(ROWS // 2)).tolist()
     share = target_share(kept)
     r = np.load(base / SCORES / "diff-on_target-ref" / difference.FILE)
-    print(share, 1 - share, r[::2].mean(), r[1::2].mean(), r.mean())
     assert share > 0.9 and r[1::2].mean() > 0 > r[::2].mean()
-    # The reference alone tells them apart much less.
-    by_reference = np.argsort(difference.open_scores(base / SCORES / "ref", "").means()[0])
-    print(target_share(by_reference[: ROWS // 2].tolist()))
+    # The reference has learned both kinds: it alone does not tell them apart.
+    means = difference.open_scores(base / SCORES / "ref", "").means()[0]
+    assert target_share(np.argsort(-means)[: ROWS // 2].tolist()) < 0.7
 
 
 def test_a_reference_from_elsewhere_needs_the_flag(base):
