@@ -1,6 +1,6 @@
 """Bytes that a training step of the 1.2B model holds on a card, by counting tensors on a CPU.
 
-    .venv/bin/python benchmarks/memory_of_a_step.py [--layers 1] [--zero-stage 1]
+    .venv/bin/python benchmarks/memory_of_a_step.py [--layers 1] [--zero-stage 1] [--config FILE]
 
 Two parts, because the whole model does not fit here. The real engine (DeepSpeed's ZeRO, our loss)
 takes a step of --layers layers in bf16, which has fp16's sizes: its bytes per parameter. The whole
@@ -36,7 +36,7 @@ from pretrain.objective import Context
 from pretrain.objectives.language_modelling import Objective
 from pretrain.settings import TrainSettings
 
-CONFIG = CODE_ROOT / "configs/models/qwen/1.2B.json"
+CONFIG = "configs/models/qwen/1.2B.json"
 LENGTH, ACCUMULATION = 1025, 2
 
 
@@ -88,18 +88,20 @@ def main() -> None:
     parser.add_argument("--zero-stage", type=int, default=1)
     parser.add_argument("--micro-batch", type=int, default=1, help="of both parts")
     parser.add_argument("--grad-checkpoint", action="store_true", help="of the engine's model")
+    parser.add_argument("--config", default=CONFIG, help="another model than the 1.2B one")
     options = parser.parse_args()
+    config = json.loads((CODE_ROOT / options.config).read_text(encoding="utf-8"))
     for checkpointed in (False, True):
-        held, peak = trunk(options.micro_batch, checkpointed)
+        held, peak = trunk(config, options.micro_batch, checkpointed)
         print(json.dumps({"checkpointed": checkpointed, "forward": held, "with_gradients": peak}))
-    print(json.dumps(measure(options)))
+    print(json.dumps(measure(config, options)))
 
 
-def trunk(micro_batch: int, checkpointed: bool) -> tuple[int, int]:
+def trunk(config: dict, micro_batch: int, checkpointed: bool) -> tuple[int, int]:
     """Bytes beside the weights after the whole trunk's forward pass, and the most to the end."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    config = AutoConfig.for_model(**json.loads(CONFIG.read_text(encoding="utf-8")))
+    config = AutoConfig.for_model(**config)
     with FakeTensorMode(), Count() as count:
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16).train()
         if checkpointed:
@@ -112,11 +114,10 @@ def trunk(micro_batch: int, checkpointed: bool) -> tuple[int, int]:
         return held, count.phase() - weights
 
 
-def measure(options: argparse.Namespace) -> dict[str, int]:
+def measure(config: dict, options: argparse.Namespace) -> dict[str, int]:
     """Parameters, and the most bytes held while idle, in the micro-batches and in the update."""
-    config = json.loads(CONFIG.read_text(encoding="utf-8"))
     ids = {"eos_token_id": 0, "pad_token_id": 0, "bos_token_id": None}
-    config.update(num_hidden_layers=options.layers, vocab_size=options.vocab, **ids)
+    config = config | {"num_hidden_layers": options.layers, "vocab_size": options.vocab, **ids}
     torch.optim.AdamW = FusedAdamW
     with tempfile.TemporaryDirectory() as folder, Count() as count:
         path = Path(folder) / "model.json"

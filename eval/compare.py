@@ -27,7 +27,6 @@ from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.names import check_name
 from eval import comparisons
-from eval.costs import run_flops
 from eval.runs import Run, read_runs
 from miniplm.difference import PROGRAM
 from reports import html_page, terminal
@@ -68,6 +67,7 @@ STUDENTS = (
     Column("high", "to", signed),
     Column("student_flops", "student FLOPs", scientific),
     Column("teacher_flops", "teacher FLOPs", scientific),
+    Column("flops", "FLOPs", scientific),
 )
 SOURCES = (
     Column("source", "source"),
@@ -109,7 +109,7 @@ def main() -> None:
         Table([row(run, control) for run in runs], STUDENTS),
         Text(f"{held_out} {CAVEATS}", "note"),
         *comparisons.curves(runs),
-        *comparisons.over_seeds(runs),
+        *comparisons.over_seeds(base, runs),
         *comparisons.tasks(base, runs),
         *comparisons.differing_settings(runs),
         *comparisons.printed(runs),
@@ -151,12 +151,7 @@ def read_stages(path: Path) -> list[dict]:
 
 def paired_difference(losses: np.ndarray, control: np.ndarray) -> tuple[float, float, float]:
     """(mean, low, high) of losses - control: Student's 95 % interval over the sequences."""
-    from scipy.stats import t
-
-    differences = losses - control
-    n, mean = len(differences), float(differences.mean())
-    half = float(t.ppf(0.975, n - 1) * differences.std(ddof=1) / np.sqrt(n))
-    return mean, mean - half, mean + half
+    return comparisons.mean_interval(losses - control)
 
 
 def row(run: Run, control: Run) -> dict:
@@ -168,7 +163,6 @@ def row(run: Run, control: Run) -> dict:
     difference, low, high = [float("nan")] * 3
     if run.tokens == control.tokens:
         difference, low, high = paired_difference(run.losses, control.losses)
-    student_flops, teacher_flops = run_flops(run.folder, run.manifest)
     return {
         "student": run.name,
         "unique_tokens": unique_tokens,
@@ -179,9 +173,7 @@ def row(run: Run, control: Run) -> dict:
         "difference": difference,
         "low": low,
         "high": high,
-        "student_flops": student_flops,
-        "teacher_flops": teacher_flops,
-    }
+    } | comparisons.costs_of(run)
 
 
 def findings(run: Run, control: Run) -> list[str]:

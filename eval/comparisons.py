@@ -9,7 +9,7 @@ import numpy as np
 
 from data_utils import artefact
 from eval import paper
-from eval.costs import run_flops
+from eval.costs import UNKNOWN, run_flops
 from eval.run_curves import Curve, draw, has_curve, read_curve
 from eval.runs import Run
 from reports.page import (
@@ -22,6 +22,7 @@ from reports.page import (
     integer,
     percent,
     scientific,
+    signed,
 )
 from reports.selection_report import report_folder
 
@@ -34,11 +35,31 @@ REACHED = (
     Column("flops", "FLOPs, teacher's included", scientific),
     Column("share", "of the control's FLOPs", percent),
 )
+EQUAL = (
+    Column("student", "student"),
+    Column("flops", "FLOPs, teacher's included", scientific),
+    Column("loss", "last loss", decimal),
+    Column("control", "the control's at as many", decimal),
+    Column("difference", "difference", signed),
+)
 SPREAD = (
     Column("students", "students"),
     Column("seeds", "seeds", integer),
     Column("mean", "mean held-out loss", decimal),
+    Column("low", "95 % from", decimal),
+    Column("high", "to", decimal),
     Column("deviation", "standard deviation", decimal),
+    Column("student_flops", "student FLOPs", scientific),
+    Column("teacher_flops", "teacher FLOPs", scientific),
+    Column("flops", "FLOPs", scientific),
+    Column("control", "the control's loss at as many", decimal),
+    Column("tasks", "tasks, mean", percent),
+    Column("tasks_low", "95 % from", percent),
+    Column("tasks_high", "to", percent),
+)
+SEEDS_ONLY = (
+    "Student's 95 % intervals of the mean over the seeds. FLOPs are those of one student; a pass "
+    "of a teacher that serves several stands in each of their rows."
 )
 PRINTED = (
     Column("method", "the paper's method"),
@@ -63,7 +84,18 @@ def curves(runs: Sequence[Run]) -> list:
     for row in rows:
         row["share"] = row["flops"] / rows[-1]["flops"]
     words = f"Where each student first has the last loss of {control.name}, {goal:.3f} (– never):"
-    return [*blocks, Text(words), Table(rows, REACHED)]
+    blocks += [Text(words), Table(rows, REACHED), Heading("At equal FLOPs")]
+    words = f"The loss of {control.name} when it had cost what each student did in the end"
+    equal = [at_equal_flops(name, found[name], found[control.name]) for name in names]
+    return [*blocks, Text(f"{words} (– beyond its curve):"), Table(equal, EQUAL)]
+
+
+def at_equal_flops(name: str, curve: Curve, control: Curve) -> dict:
+    """A run's last loss, and the control's where it had cost as many FLOPs; nan where unknown."""
+    flops, loss = float(curve.flops[-1]), float(curve.losses[-1])
+    there = control.at(flops)
+    row = {"student": name, "flops": flops, "loss": loss}
+    return row | {"control": there, "difference": loss - there}
 
 
 def steps_needed(run: Run, control: Run) -> list[str]:
@@ -93,23 +125,56 @@ def reached(curve: Curve, loss: float) -> dict[str, float]:
     }
 
 
-def over_seeds(runs: Sequence[Run]) -> list:
-    """Mean and spread of the runs that differ in nothing but seeds."""
-    groups: dict[str, list[Run]] = {}
+def over_seeds(base: Path, runs: Sequence[Run]) -> list:
+    """Mean, interval and spread of the runs that differ in nothing but seeds."""
+    found: dict[str, list[Run]] = {}
     for run in runs:
         data = run.corpus.manifest.content if run.corpus.manifest else {}
         same = [{k: v for k, v in c.items() if k != "seed"} for c in (run.manifest.content, data)]
         key = artefact.canonical_hash([*same, sorted(run.manifest.inputs)])
-        groups.setdefault(key, []).append(run)
-    rows = [spread(group) for group in groups.values() if len(group) > 1]
-    return [Heading("Over seeds"), Table(rows, SPREAD)] if rows else []
+        found.setdefault(key, []).append(run)
+    rows = [spread(base, group, runs[-1]) for group in found.values() if len(group) > 1]
+    return [Heading("Over seeds"), Text(SEEDS_ONLY, "note"), Table(rows, SPREAD)] if rows else []
 
 
-def spread(group: Sequence[Run]) -> dict:
-    """A group's row."""
+def spread(base: Path, group: Sequence[Run], control: Run) -> dict:
+    """A group's row; of the tasks nan unless the harness has evaluated all of its runs."""
     losses = np.array([run.losses.mean() for run in group])
     row = {"students": ", ".join(run.name for run in group), "seeds": len(group)}
-    return row | {"mean": float(losses.mean()), "deviation": float(losses.std(ddof=1))}
+    row |= zip(("mean", "low", "high"), mean_interval(losses), strict=True)
+    row["deviation"] = float(losses.std(ddof=1))
+    costs = [costs_of(run) for run in group]
+    row |= {name: mean_cost([cost[name] for cost in costs]) for name in costs[0]}
+    row["control"] = np.nan  # on VALID_DATA
+    comparable = group[0].tokens == control.tokens and row["flops"] != UNKNOWN
+    if comparable and has_curve(control.folder):
+        row["control"] = curve_of(control).at(row["flops"])
+    results = [harness_result(base, run.manifest) or {} for run in group]
+    averages = [result.get("average", {}).get("value", np.nan) for result in results]
+    names = ("tasks", "tasks_low", "tasks_high")
+    return row | dict(zip(names, mean_interval(np.array(averages)), strict=True))
+
+
+def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
+    """(mean, low, high) of [n >= 2] values: Student's 95 % interval of the mean."""
+    from scipy.stats import t
+
+    n, mean = len(values), float(values.mean())
+    half = float(t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n))
+    return mean, mean - half, mean + half
+
+
+def costs_of(run: Run) -> dict[str, float | str]:
+    """FLOPs of the student, of all that it needed of a teacher, and of both; or "unknown"."""
+    student, teacher = run_flops(run.folder, run.manifest)
+    known = UNKNOWN not in (student, teacher)
+    total = student + teacher if known else UNKNOWN
+    return {"student_flops": student, "teacher_flops": teacher, "flops": total}
+
+
+def mean_cost(costs: Sequence[float | str]) -> float | str:
+    """Their mean, "unknown" as soon as one is."""
+    return UNKNOWN if UNKNOWN in costs else float(np.mean(costs))
 
 
 def tasks(base: Path, runs: Sequence[Run]) -> list:

@@ -40,6 +40,12 @@ class Curve:
         share = (self.losses[at - 1] - loss) / (self.losses[at - 1] - self.losses[at])
         return float(x[at - 1] + share * (x[at] - x[at - 1]))
 
+    def at(self, flops: float) -> float:
+        """Its loss at these FLOPs, between two points linearly; nan outside of its points."""
+        if np.isnan(self.flops).any():
+            return float("nan")
+        return float(np.interp(flops, self.flops, self.losses, left=np.nan, right=np.nan))
+
 
 def newest_manifest(folder: Path) -> artefact.Manifest | None:
     """That of a finished run, else of its last checkpoint."""

@@ -1,6 +1,7 @@
 """eval/compare.py: the paired interval, the verdicts, the tables, and what it refuses."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -149,7 +150,7 @@ def test_a_run_with_other_tokens_has_a_row_and_no_difference(base, tmp_path):
     save_losses(base, "other", losses, manifest["fingerprint"], corpus="converted held out")
     result = make.run("eval/compare.py", base, "--runs", f"other=results/other,{FLAG}")
     line = next(line for line in result.stdout.splitlines() if line.startswith("other "))
-    assert line.split()[4:] == ["5.000", "1.250", "–", "–", "–", "1.50e+12", "0.00e+00"]
+    assert line.split()[4:] == ["5.000", "1.250", "–", "–", "–", "1.50e+12", "0.00e+00", "1.50e+12"]
     assert "* other has other tokens than control" in result.stdout
     assert "student is ahead of control" in result.stdout
 
@@ -206,13 +207,13 @@ def save_curve(base: Path, name: str, losses: list[float]) -> None:
 def test_where_a_run_reaches_the_control_s_loss(base):
     save_curve(base, "control", [6.0, 5.0, 4.0])
     save_curve(base, "student", [5.0, 4.0, 3.0])
-    *_, table = comparisons.curves(read_runs(base, RUNS))
+    table = comparisons.curves(read_runs(base, RUNS))[3]
     student, control = table.rows
     assert (student["steps"], control["steps"]) == (2, 3)
     assert student["share"] == pytest.approx(2 / 3) and control["share"] == 1
     assert student["flops"] == pytest.approx(1.5e12 * 400 / 1234)  # save_run: for 1,234 tokens
     save_curve(base, "student", [9.0, 8.0])
-    *_, table = comparisons.curves(read_runs(base, RUNS))
+    table = comparisons.curves(read_runs(base, RUNS))[3]
     assert np.isnan(table.rows[0]["steps"]) and "nan" not in terminal.table(*table[:2])
 
 
@@ -227,14 +228,46 @@ def test_how_many_times_the_steps_the_one_behind_needs(base):
         assert "(4.000, after 4 steps) after 2." in words
 
 
+def test_the_control_s_loss_where_it_had_cost_as_much(base):
+    """Between two of its points linearly, with what a teacher did before the first step."""
+    save_curve(base, "control", [6.0, 5.0, 4.0])
+    save_curve(base, "student", [5.5, 4.5])
+    runs = read_runs(base, RUNS)
+    student, control = comparisons.curves(runs)[-1].rows
+    assert (student["loss"], student["control"], student["difference"]) == (4.5, 5.0, -0.5)
+    assert (control["control"], control["difference"]) == (4.0, 0.0)
+    found = comparisons.curve_of(runs[0]), comparisons.curve_of(runs[1])
+    a_step = 1.5e12 * 200 / 1234
+    for before, expected in ((0.5 * a_step, 4.5), (0.9 * a_step, 4.1), (1.1 * a_step, np.nan)):
+        dearer = replace(found[0], flops=found[0].flops + before)
+        row = comparisons.at_equal_flops("student", dearer, found[1])
+        assert row["flops"] == pytest.approx(2 * a_step + before)
+        assert row["control"] == pytest.approx(expected, nan_ok=True)
+    nowhere = replace(found[1], flops=found[1].flops * np.nan)
+    assert np.isnan(comparisons.at_equal_flops("student", found[0], nowhere)["control"])
+
+
 def test_runs_that_differ_by_seed_are_one_row(base):
     for seed, mean in ((10, 7.0), (11, 7.5), (12, 7.25)):
         save_run(base, f"of {seed}", base / "corpus", np.full(64, mean), seed=seed)
     names = ["of 10", "of 11", "of 12"]
-    _, table = comparisons.over_seeds(read_runs(base, {n: f"results/{n}" for n in names}))
+    runs = read_runs(base, {n: f"results/{n}" for n in names})
+    runs[1].manifest.counts["teacher_flops"] = 3e12
+    *_, table = comparisons.over_seeds(base, runs)
     (row,) = table.rows
     assert (row["students"], row["seeds"]) == ("of 10, of 11, of 12", 3)
     assert (row["mean"], row["deviation"]) == pytest.approx((7.25, 0.25))
+    half = 4.303 * 0.25 / np.sqrt(3)  # Student's t of two degrees of freedom
+    assert (row["low"], row["high"]) == pytest.approx((7.25 - half, 7.25 + half), rel=1e-4)
+    assert (row["student_flops"], row["teacher_flops"], row["flops"]) == (1.5e12, 1e12, 2.5e12)
+    assert np.isnan(row["tasks"]) and "nan" not in terminal.table(*table[:2])
+    a_step = 1.5e12 * 200 / 1234  # of save_run and save_curve
+    for name in ("of 11", "of 12"):  # the control and one of the others
+        save_curve(base, name, [8.0 - step for step in range(12)])
+    (row,) = comparisons.over_seeds(base, runs)[-1].rows
+    assert row["control"] == pytest.approx(8 - (2.5e12 / a_step - 1))
+    runs[0].manifest.counts["teacher_flops"] = None
+    assert comparisons.over_seeds(base, runs)[-1].rows[0]["flops"] == "unknown"
     (settings,) = comparisons.differing_settings(
         read_runs(base, {n: f"results/{n}" for n in names})
     )[1].rows
