@@ -68,6 +68,8 @@ def training(model: Made) -> Costs:
         costs.teacher |= before.teacher
     if "corpus" in inputs:
         costs.teacher |= data(model.input("corpus"))
+    if "labels" in inputs:
+        costs.teacher |= difference(model.input("labels"))
     if "teacher_cache" in inputs:
         costs.teacher |= scan(model.input("teacher_cache"))
     return costs
@@ -85,7 +87,9 @@ def data(corpus: Made) -> dict[str, float | None]:
     if "score_file" in inputs:
         costs[corpus.fingerprint] = None  # made elsewhere
     if "scores" in inputs and corpus.manifest.content.get("criterion") not in NO_TEACHER:
-        costs |= difference(corpus.input("scores"))
+        scores = corpus.input("scores")
+        by_proxy = corpus.manifest.content.get("criterion") == "proxy"
+        costs |= predictions(scores) if by_proxy else difference(scores)
     return costs
 
 
@@ -97,6 +101,15 @@ def difference(scores: Made) -> dict[str, float | None]:
     costs = scan(teacher) | scan(reference)
     if reference.manifest is not None:
         trained = training(reference.input("model"))
+        costs |= trained.teacher | {f"steps of {k}": v for k, v in trained.student.items()}
+    return costs
+
+
+def predictions(scores: Made) -> dict[str, float | None]:
+    """Of a proxy's predictions: its pass, its training and that of the reference, its labels."""
+    costs = scan(scores)
+    if scores.manifest is not None:
+        trained = training(scores.input("model"))
         costs |= trained.teacher | {f"steps of {k}": v for k, v in trained.student.items()}
     return costs
 
