@@ -44,7 +44,7 @@ def rows_with_r() -> tuple[list[np.ndarray], np.ndarray]:
 
 
 def make_base(base: Path) -> Path:
-    """BASE_PATH with the corpus, both models, r of its labelled shards, and the part to train on."""
+    """BASE_PATH with corpus, both models, r of the labelled shards, and the part to train on."""
     tokenizer = make.train_tokenizer(base / "tokenizer", make.documents(50), VOCAB)
     rows, r = rows_with_r()
     save = {"max_length": LONGEST, "shard_size": SHARD}
@@ -58,7 +58,7 @@ def make_base(base: Path) -> Path:
 
 
 def save_labels(base: Path, teacher: str, ref: str, r: np.ndarray) -> None:
-    """Stores of both models over the labelled shards, whose difference is r [rows of the corpus]."""
+    """Stores of both models over the labelled shards, whose difference is r [corpus rows]."""
     first, last = (SHARD * shard for shard in LABELLED)
     r, corpus = r[first:last], base / "corpus"
     counts = np.where(np.isnan(r), 0, 8)
@@ -67,9 +67,7 @@ def save_labels(base: Path, teacher: str, ref: str, r: np.ndarray) -> None:
         sums, content = np.nan_to_num(means) * counts, {"shards": list(LABELLED)}
         flops = corpus_flops(base / model, part)
         folder = base / "scores" / name
-        make.save_scores(
-            folder, corpus, f"../{model}", sums, counts, first, flops=flops, **content
-        )
+        make.save_scores(folder, corpus, f"../{model}", sums, counts, first, flops=flops, **content)
     words = [str(base), "--scores", "scores", "--teacher-name", teacher, "--ref-name", ref]
     difference.compute(difference.parse(difference.Settings, words, "base_path"))
 
