@@ -36,7 +36,7 @@ def labels_of(proxy_folder: Path) -> tuple[artefact.Manifest, artefact.Manifest 
     return manifest, found if found and found.fingerprint == entry["fingerprint"] else None
 
 
-def report(store: Path, corpus: Corpus, proxy_folder: Path) -> None:
+def compare(store: Path, corpus: Corpus, proxy_folder: Path) -> None:
     """Print and write what is known of a finished store; corpus: opened on the scored shards."""
     proxy, labels = labels_of(proxy_folder)
     predictions = Predictions(store)

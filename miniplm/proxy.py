@@ -101,7 +101,7 @@ def predict(settings: Settings, stop: Stop) -> None:
             f"{made.counts['without_counted_tokens']} of them without a counted token"
         )
     if local_rank() == 0:
-        agreement.report(scoring.job.output.folder, scoring.corpus, scoring.model_folder)
+        agreement.compare(scoring.job.output.folder, scoring.corpus, scoring.model_folder)
 
 
 def load(scoring: score.Scoring, settings: Settings, stop: Stop) -> tuple[Compute, str]:
