@@ -75,6 +75,8 @@ def training(model: Made) -> Costs:
         costs.teacher |= before.teacher
     if "corpus" in inputs:
         costs.teacher |= data(model.input("corpus"))
+    if "labels" in inputs:
+        costs.teacher |= difference(model.input("labels"))
     if "teacher_cache" in inputs:
         costs.teacher |= scan(model.input("teacher_cache"))
     return costs
@@ -92,12 +94,14 @@ def data(corpus: Made) -> dict[str, float | None]:
     if "score_file" in inputs:
         costs[corpus.fingerprint] = None  # made elsewhere
     if "scores" in inputs:
-        roles = LOOKS_AT.get(corpus.manifest.content.get("criterion"), BOTH)
-        costs |= difference(corpus.input("scores"), roles)
+        scores, criterion = corpus.input("scores"), corpus.manifest.content.get("criterion")
+        by_proxy = criterion == "proxy"
+        roles = LOOKS_AT.get(criterion, BOTH)
+        costs |= predictions(scores) if by_proxy else difference(scores, roles)
     return costs
 
 
-def difference(scores: Made, roles: tuple[str, ...]) -> dict[str, float | None]:
+def difference(scores: Made, roles: tuple[str, ...] = BOTH) -> dict[str, float | None]:
     """Of difference scores: these models' passes, and the training of the reference."""
     if not roles:
         return {}
@@ -109,6 +113,15 @@ def difference(scores: Made, roles: tuple[str, ...]) -> dict[str, float | None]:
     reference = scores.input("reference")
     if "reference" in roles and reference.manifest is not None:
         trained = training(reference.input("model"))
+        costs |= trained.teacher | {f"steps of {k}": v for k, v in trained.student.items()}
+    return costs
+
+
+def predictions(scores: Made) -> dict[str, float | None]:
+    """Of a proxy's predictions: its pass, its training and that of the reference, its labels."""
+    costs = scan(scores)
+    if scores.manifest is not None:
+        trained = training(scores.input("model"))
         costs |= trained.teacher | {f"steps of {k}": v for k, v in trained.student.items()}
     return costs
 

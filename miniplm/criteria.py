@@ -3,7 +3,8 @@
 A criterion is a function in CRITERIA that gives each row its value, [n] float64; the first line of
 its docstring says which rows are kept, NaN is never kept. r, the method's (arXiv 2410.17215), is
 the sum of the values of its two ablations, teacher and reference. No criterion that reads the
-stores keeps a sequence without a defined r; those in WITHOUT_STORES know nothing of r.
+stores keeps a sequence without a defined r; those in WITHOUT_STORES know nothing of r. `proxy`
+reads a store of predicted r.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from data_utils.flags import flag
 from miniplm import score_file, token_priors
 from miniplm.difference import FILE, PROGRAM
 from miniplm.ranking import central, descending, keep_count
-from miniplm.scores import Scores
+from miniplm.scores import Predictions, Scores
 
 
 @dataclass
@@ -55,14 +56,15 @@ class Differences:
 class Candidates:
     """What a selection chooses from: rows first_row .. first_row + count - 1 of a corpus.
 
-    store: their differences; None for a criterion that needs none.
+    store: their differences, for `proxy` those that a proxy predicts; None for a criterion that
+    needs none.
     """
 
     corpus: Corpus
     first_row: int
     count: int
     choice: "Choice"
-    store: Differences | None = None
+    store: Differences | Predictions | None = None
     score_file: Path | None = None
 
     def values(self) -> np.ndarray:
@@ -135,6 +137,11 @@ def by_source(rows: Candidates) -> np.ndarray:
     return values
 
 
+def proxy(rows: Candidates) -> np.ndarray:
+    """The highest r that a proxy predicts (miniplm/proxy.py), from its own store."""
+    return rows.store.r
+
+
 def prior(rows: Candidates) -> np.ndarray:
     """The middle ranks of both mean and standard deviation of the log token priors, no scores.
 
@@ -151,7 +158,7 @@ def external(rows: Candidates) -> np.ndarray:
 
 
 STORED = (difference, teacher, reference, random, reference_band, temperature, by_source)
-CRITERIA = {rank.__name__: rank for rank in (*STORED, prior, external)}
+CRITERIA = {rank.__name__: rank for rank in (*STORED, proxy, prior, external)}
 WITHOUT_STORES = {"prior", "external"}
 SETTINGS = {"random": ["seed"], "temperature": ["seed", "tau"], "reference_band": ["band"]}
 SEED = 10

@@ -16,6 +16,7 @@ import numpy as np
 from data_utils import artefact, atomic_files
 from data_utils.artefact_writer import Output
 from data_utils.corpus import Corpus, recorded_corpus
+from data_utils.differences import FILE, TYPE
 from data_utils.errors import ArtefactError, InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.names import check_name
@@ -23,7 +24,6 @@ from miniplm.ranking import pieces
 from miniplm.scores import Scores
 from miniplm.swapped_models import check_mean, check_models
 
-FILE = "difference.npy"
 PROGRAM = "scripts/miniplm/difference_sampling/compute_difference_scores.py"
 LAUNCHERS = "scripts/miniplm/difference_sampling"
 
@@ -71,7 +71,7 @@ def compute(settings: Settings) -> None:
         store,
         "scores",
         PROGRAM,
-        {"type": "difference", "shards": list(teacher.shards)},
+        {"type": TYPE, "shards": list(teacher.shards)},
         asdict(settings),
         {
             "teacher": (teacher.folder, teacher.identity),

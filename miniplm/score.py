@@ -122,13 +122,22 @@ def stopped_by_signals(work: Callable[[Stop], None]) -> None:
         raise
 
 
-def prepare(settings: Settings) -> Scoring:
-    """Open and check corpus, model and tokenizer; raises InputError or ArtefactError."""
+def prepare(
+    settings: Settings,
+    store: str = "log-probabilities",
+    program: str = "miniplm/score.py",
+    seen_by: Callable[[Corpus, Path], str] = seen_shards,
+) -> Scoring:
+    """Open and check corpus, model and tokenizer; raises InputError or ArtefactError.
+
+    store: the type of the store that `program` writes. seen_by: (corpus, model's folder) -> those
+    of its shards that the model was trained on and may not score, "" if there are none.
+    """
     base = base_folder(settings.base_path)
     corpus, first_row = open_shards(under(base, settings.data_dir), settings.shards)
     model_folder = under(base, settings.model_path)
     identity = artefact.identity(model_folder, "model", GET_MODEL)
-    seen = seen_shards(corpus, model_folder)
+    seen = seen_by(corpus, model_folder)
     if seen and not settings.allow_reference_data:
         raise InputError(
             "the model was trained on some of the sequences to be scored",
@@ -140,7 +149,7 @@ def prepare(settings: Settings) -> Scoring:
     require_belonging(corpus, model_folder)
     resolve_precision(settings.precision)
     content = {
-        "type": "log-probabilities",
+        "type": store,
         "shards": [corpus.first_shard, corpus.last_shard],
         "block_size": settings.block_size,
         "tokens_per_batch": settings.tokens_per_batch,
@@ -148,7 +157,7 @@ def prepare(settings: Settings) -> Scoring:
     }
     inputs = {"corpus": (corpus.folder, corpus.identity), "model": (model_folder, identity)}
     folder = under(base, settings.save)
-    output = Output(folder, "scores", "miniplm/score.py", content, asdict(settings), inputs)
+    output = Output(folder, "scores", program, content, asdict(settings), inputs)
     quiet = local_rank() != 0
     job = ElasticJob(output, len(corpus), settings.block_size, first_row, quiet)
     eos_id = end_of_text(corpus, under(base, settings.tokenizer_path))
@@ -172,12 +181,14 @@ def load(scoring: Scoring, settings: Settings, stop: Stop) -> tuple[Compute, str
     return functools.partial(score_rows, model, scoring, settings.tokens_per_batch, stop), made_on
 
 
-def load_model_of(scoring: Scoring, settings: Settings) -> tuple[torch.nn.Module, str]:
+def load_model_of(
+    scoring: Scoring, settings: Settings, open_model: Callable[..., torch.nn.Module] = load_model
+) -> tuple[torch.nn.Module, str]:
     """(the model on its device, device and precision); says what is going to be done."""
     cuda = torch.cuda.is_available()
     device = torch.device(f"cuda:{local_rank()}" if cuda else "cpu")
     precision = resolve_precision(settings.precision)
-    model = load_model(scoring.model_folder, precision, settings.attention).eval().to(device)
+    model = open_model(scoring.model_folder, precision, settings.attention).eval().to(device)
     if settings.compile:
         compile_trunk(model)
     device_name = torch.cuda.get_device_name(device) if cuda else "CPU"

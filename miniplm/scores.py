@@ -3,9 +3,10 @@
 The blocks of an elastic job (data_utils/elastic.py) with `sum` (float32, natural log-probabilities
 summed over the counted positions) and `count` (int32, counted positions) of each row. A store of
 imported scores has `mean` (float32, mean natural log-probability per counted position) in place of
-the sum.
+the sum, a proxy's store `r` (float32, the difference that it predicts, in nats per token).
 """
 
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,19 @@ from data_utils.elastic import FILL, Arrays, BlockFiles
 from data_utils.errors import ArtefactError, InputError
 
 VALUES = {"log-probabilities": "sum", "mean log-probabilities": "mean"}  # a type's array
+PREDICTED = {"proxy differences": "r"}
+PREDICT = "run scripts/miniplm/proxy/score.sh BASE_PATH to its end"
 
 
 class Scores:
     """A finished score store over the corpus rows first_row .. first_row + len - 1."""
 
+    TYPES, WHAT = VALUES, "a score store"
+
     def __init__(self, folder: Path, fix: str) -> None:
         manifest = artefact.require(folder, "scores", fix)
-        if manifest is None or manifest.content.get("type") not in VALUES:
-            raise InputError("this is not a score store", where=folder, fix=fix)
+        if manifest is None or manifest.content.get("type") not in self.TYPES:
+            raise InputError(f"this is not {self.WHAT}", where=folder, fix=fix)
         self.folder, self.manifest = folder, manifest
         self.identity, self.files = manifest.identity, BlockFiles.of(manifest)
         self.shards, self.first_row = tuple(manifest.content["shards"]), self.files.first_row
@@ -55,16 +60,60 @@ class Scores:
             arrays, about = self.files.read(block, fix)
             examine(arrays, about["first_row"], block_path(self.folder, block), fix)
             span, number = self.files.span(block), arrays["count"]
-            divisor = 1 if "mean" in arrays else number
+            divisor = number if "sum" in arrays else 1
             values = values_of(arrays)
             np.divide(values, divisor, out=means[span], where=number > 0, dtype=np.float64)
             counts[span] = number
         return means, counts
 
 
+class Predictions(Scores):
+    """The same of a proxy's store, whose means() are the r that it predicts."""
+
+    TYPES, WHAT = PREDICTED, "a store of a proxy's predictions"
+
+    def __init__(self, folder: Path, fix: str = PREDICT) -> None:
+        super().__init__(folder, fix)
+
+    @cached_property
+    def r(self) -> np.ndarray:
+        """[n] float64, in nats per token; NaN where no token counts."""
+        return self.means()[0]
+
+    def at(self, first_row: int, count: int) -> np.ndarray:
+        """r of corpus rows first_row .. first_row + count - 1, [count]; NaN where not scored."""
+        found, shift = np.full(count, np.nan), self.first_row - first_row
+        begin, end = max(shift, 0), min(shift + len(self), count)
+        if begin < end:
+            found[begin:end] = self.r[begin - shift : end - shift]
+        return found
+
+
+def predictions_folder(scores: Path, teacher_name: str, ref_name: str) -> Path:
+    """Where a proxy's predictions of the difference of these two models are."""
+    return scores / f"proxy-{teacher_name}-{ref_name}"
+
+
+def require_corpus(manifest: artefact.Manifest, corpus: Corpus) -> None:
+    """InputError for a store of another corpus; an ArtefactError if it does not say which."""
+    scored = manifest.input_fingerprint("corpus")
+    if scored is None or "seen_in_training" not in manifest.counts:
+        what = "the scores were made by an earlier version, which did not record their corpus"
+        fix = "remove this folder and make them again"
+        raise ArtefactError(what, where=manifest.folder, fix=fix)
+    if scored != corpus.identity["fingerprint"]:
+        raise InputError(
+            "the scores are of another corpus",
+            where=manifest.folder,
+            expected=f"corpus {corpus.identity['fingerprint'][:12]}",
+            found=scored[:12],
+            fix="give the corpus that was scored (DATA_DIR), or score this one",
+        )
+
+
 def values_of(arrays: Arrays) -> np.ndarray:
-    """The sums or means of a block, [rows] float32."""
-    return arrays["mean" if "mean" in arrays else "sum"]
+    """The sums, means or predictions of a block, [rows] float32."""
+    return next(arrays[name] for name in (VALUES | PREDICTED).values() if name in arrays)
 
 
 def examine(

@@ -15,17 +15,17 @@ from pathlib import Path
 
 import numpy as np
 
-from data_utils import artefact
+from data_utils import artefact, differences
 from data_utils.artefact_writer import Output
 from data_utils.atomic_files import sha256
 from data_utils.corpus import Corpus
-from data_utils.errors import ArtefactError, InputError
+from data_utils.errors import InputError
 from data_utils.flags import base_folder, flag, parse, under
 from data_utils.names import check_name
 from miniplm import published_rows
 from miniplm.criteria import WITHOUT_STORES, Candidates, Choice, Differences, number_to_keep
 from miniplm.ranking import descending
-from miniplm.scores import open_shards
+from miniplm.scores import Predictions, open_shards, predictions_folder, require_corpus
 from miniplm.shard_copy import copy_rows
 
 PROGRAM = "scripts/miniplm/difference_sampling/construct_pretrain_data.py"
@@ -142,38 +142,27 @@ def open_candidates(
         rows.values()  # refused before the folder is made
         known = {"kind": "score file", "fingerprint": sha256(rows.score_file)}
         return rows, shards, {"score_file": (rows.score_file, known)}
-    folder = under(base, settings.scores)
-    folder /= f"diff-{settings.teacher_name}-{settings.ref_name}"
-    manifest = open_store(folder, corpus)
+    store = open_store(settings, base)
+    folder, manifest = store.folder, artefact.read_manifest(store.folder)
+    require_corpus(manifest, corpus)
     if manifest.counts["seen_in_training"] and not settings.allow_reference_data:
         raise InputError(
             "the reference was trained on some of the scored sequences",
             where=folder,
             fix="score others (SCORE_SHARDS outside REF_SHARDS), or --allow-reference-data true",
         )
-    store, counts = Differences(folder, manifest.inputs), manifest.counts
+    counts = manifest.counts
     rows = Candidates(corpus, counts["first_row"], counts["sequences"], settings, store)
     return rows, {}, {"scores": (folder, manifest.identity)}
 
 
-def open_store(store: Path, corpus: Corpus) -> artefact.Manifest:
-    """The difference store's manifest; one of another corpus is an InputError."""
-    manifest = artefact.require(store, "scores", FIX, contents=True)
-    if manifest is None or manifest.content.get("type") != "difference":
-        raise InputError("this is not a store of differences", where=store, fix=FIX)
-    scored = manifest.input_fingerprint("corpus")
-    if scored is None or "seen_in_training" not in manifest.counts:
-        what = "the differences were made by an earlier version, which did not record their corpus"
-        raise ArtefactError(what, where=store, fix=f"remove this folder and {FIX}")
-    if scored != corpus.identity["fingerprint"]:
-        raise InputError(
-            "the scores are of another corpus",
-            where=store,
-            expected=f"corpus {corpus.identity['fingerprint'][:12]}",
-            found=scored[:12],
-            fix="give the corpus that was scored (DATA_DIR), or score this one",
-        )
-    return manifest
+def open_store(settings: Settings, base: Path) -> Differences | Predictions:
+    """The store that the criterion reads, checked."""
+    scores, names = under(base, settings.scores), (settings.teacher_name, settings.ref_name)
+    if settings.criterion == "proxy":
+        return Predictions(predictions_folder(scores, *names))
+    folder = scores / "diff-{}-{}".format(*names)
+    return Differences(folder, differences.open_store(folder).inputs)
 
 
 def construct(rows: Candidates, settings: Settings, output: Output) -> None:

@@ -1,6 +1,7 @@
 """Floating point operations of models, and the peaks of devices: what a run costs, and its MFU."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -56,10 +57,20 @@ def forward_flops(model: nn.Module, length: float) -> float:
     return 2 * weights + 2 * config.num_hidden_layers * heads * width * length
 
 
-def corpus_flops(model_folder: Path, corpus: Corpus) -> float:
-    """FLOPs of one forward pass over a corpus; of the model only config.json is read."""
+def trunk_flops(model: nn.Module, length: float) -> float:
+    """The same without the output head's product, with embeddings tied to the head or not."""
+    return forward_flops(model, length) - 2 * head_weight(model).numel()
+
+
+def corpus_flops(
+    model_folder: Path, corpus: Corpus, of_model: Callable[..., float] = forward_flops
+) -> float:
+    """FLOPs of one forward pass over a corpus; of the model only config.json is read.
+
+    of_model: trunk_flops for a pass that does not use the output head.
+    """
     tokens = sum(shard.size for shard in corpus.shards)
-    return forward_flops(outline(model_folder), tokens / max(len(corpus), 1)) * tokens
+    return of_model(outline(model_folder), tokens / max(len(corpus), 1)) * tokens
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:

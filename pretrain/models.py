@@ -116,8 +116,16 @@ def read_config(config_file: Path) -> dict:
     return values
 
 
-def load_model(folder: Path, precision: str, attention: str, fix: str = GET_MODEL) -> nn.Module:
+def load_model(
+    folder: Path,
+    precision: str,
+    attention: str,
+    fix: str = GET_MODEL,
+    besides: frozenset[str] = frozenset(),
+) -> nn.Module:
     """A trained model from its folder, its checksums compared first if it has a manifest.
+
+    besides: weights in its files that are not the language model's; the caller loads them.
 
     InputError for files that are not a whole model with a plain head, ArtefactError for damage.
     """
@@ -144,8 +152,9 @@ def load_model(folder: Path, precision: str, attention: str, fix: str = GET_MODE
             **_attention(config, attention),
         )
     for kind, what in KEYS.items():
-        if loaded[kind]:
-            names = ", ".join(sorted(str(name) for name in loaded[kind])[:3])
+        found = set(map(str, loaded[kind])) - besides
+        if found:
+            names = ", ".join(sorted(found)[:3])
             raise InputError(f"{what} ({names})", where=folder, fix=fix)
     check_head(model)
     check_tied(model, folder)

@@ -19,7 +19,7 @@ from data_utils.corpus import Corpus
 from data_utils.flags import base_folder, flag, under
 from miniplm.criteria import CRITERIA, WITHOUT_STORES, Candidates, Choice, Differences
 from miniplm.difference import PROGRAM, StoreSettings, scored_corpus
-from miniplm.scores import Scores
+from miniplm.scores import Predictions, Scores, predictions_folder, require_corpus
 from reports import html_page, page, selection_plots, selection_sanity, selection_tables
 from reports.files import save, write_csv
 from reports.page import Column, decimal, integer, percent
@@ -128,6 +128,13 @@ def ranked(corpus: Corpus, store: Differences, settings: Settings) -> np.ndarray
 
     corpus: opened on the scored shards.
     """
+    if settings.criterion == "proxy":
+        names = settings.teacher_name, settings.ref_name
+        predictions = Predictions(predictions_folder(settings.store.parent, *names))
+        require_corpus(predictions.manifest, corpus)
+        values = predictions.at(corpus.first_row, len(corpus))
+        values[np.isnan(store.r)] = np.nan
+        return values
     base = base_folder(settings.base_path)
     score_file = under(base, settings.score_file) if settings.score_file else None
     values = Candidates(corpus, 0, len(corpus), settings, store, score_file).values()

@@ -129,11 +129,19 @@ minillm() {
     PPO_CLIP MINILLM_ORIGINAL
 }
 
-# score: miniplm/score.py, scores with one model; KD_CACHE=true stores the model in the same pass.
+# regress: training of a proxy that predicts difference scores.
+regress() {
+  OBJECTIVE=${OBJECTIVE:-score_regression}
+  train LABELS
+}
+
+# score [PROGRAM]: miniplm/score.py, scores with one model; KD_CACHE=true stores the model in the
+# same pass. miniplm/proxy.py: what a proxy predicts.
 score() {
   local settings=(MODEL_PATH DATA_DIR TOKENIZER_PATH SAVE SHARDS BLOCK_SIZE TOKENS_PER_BATCH
     PRECISION ATTENTION COMPILE ALLOW_REFERENCE_DATA)
   PROCESSES=$(processes)
+  if (($# > 0)); then launch "$1" "${settings[@]}"; fi
   if [[ ${KD_CACHE:-false} == true ]]; then
     CACHE=${CACHE:-results/kd_cache/$DATA_NAME/$CORPUS_NAME/${SAVE##*/}}
     launch baselines/teacher_cache.py "${settings[@]}" CACHE KIND DRAWS SYSTEMATIC SEED

@@ -148,7 +148,7 @@ def content(folder: Path) -> dict[str, str]:
 
 def save_scores(
     folder: Path, corpus: Path, model: str, sums: list, counts: list, first_row: int = 0,
-    **changes: object,
+    flops: float | None = None, **changes: object,
 ) -> Path:  # fmt: skip
     """A finished store of these scores; model: a folder beside it, or a name for one."""
 
@@ -173,6 +173,7 @@ def save_scores(
     )
     counted = {"without_counted_tokens": int((counts == 0).sum())}
     counted |= {"counted_tokens": int(counts.sum()), "seen_in_training": False}
+    counted |= {} if flops is None else {"flops": flops}
     job.run(lambda: (block, "CPU, fp32"), lambda *_: {}, **counted)
     return folder
 

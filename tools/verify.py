@@ -29,7 +29,7 @@ from data_utils.errors import ArtefactError, InputError, ProgramError
 from data_utils.flags import flag, parse
 from data_utils.names import absolute
 from data_utils.tokenizer import load_tokenizer, tokenizer_fingerprint
-from miniplm.scores import VALUES, Scores
+from miniplm.scores import PREDICTED, VALUES, Predictions, Scores
 
 MAKE_AGAIN = "run the stage that makes it again (README: stages)"
 
@@ -105,8 +105,9 @@ def check_counts(folder: Path, manifest: artefact.Manifest) -> None:
     if manifest.kind == "corpus":
         corpus = Corpus(folder)
         found = {"sequences": len(corpus), "tokens": count_tokens(corpus)}
-    elif manifest.kind == "scores" and manifest.content["type"] in VALUES:
-        _, counts = Scores(folder, MAKE_AGAIN).means()  # checks every block
+    elif manifest.kind == "scores" and manifest.content["type"] in VALUES | PREDICTED:
+        store = Scores if manifest.content["type"] in VALUES else Predictions
+        _, counts = store(folder, MAKE_AGAIN).means()  # checks every block
         found = {
             "sequences": len(counts),
             "without_counted_tokens": int((counts == 0).sum()),

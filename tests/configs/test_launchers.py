@@ -13,9 +13,9 @@ from data_utils.flags import parse
 from data_utils.names import flags_of_variables
 from data_utils.program import CODE_ROOT
 from eval import harness, lm, scaling_law
-from miniplm import score, selection
+from miniplm import proxy, score, selection
 from miniplm.criteria import CRITERIA
-from pretrain.objectives import minillm, vanilla_kd
+from pretrain.objectives import minillm, score_regression, vanilla_kd
 from pretrain.settings import TrainSettings
 from tools import convert_tokenization, split_ref_data
 from tools.process_data import tokenize_pile
@@ -69,6 +69,24 @@ def scoring(model: str, name: str) -> tuple[str, dict]:
     paths = {"model_path": model, "data_dir": f"{PILE}/qwen-1025"}
     save = f"results/scores/pile/qwen-1025/{name}"
     return "miniplm/score.py", {**paths, "save": save, "shards": "0:200"}
+
+
+def predicting(proxy: str, name: str) -> tuple[str, dict]:
+    return "miniplm/proxy.py", scoring(proxy, name)[1]
+
+
+def regressing() -> tuple[str, dict]:
+    numbers = dict(zip(ROW, (8, 8, 1e-4, 1e-5, 200, 5000, 1000), strict=True))
+    assert numbers["micro_batch"] * numbers.pop("accumulation") * GPUS == 512
+    return "pretrain/train.py", {
+        **numbers,
+        "global_batch": 512,
+        "objective": "score_regression",
+        "model_path": "checkpoints/qwen/104M_ref",
+        "data_dir": f"{PILE}_proxy/qwen-1025",
+        "save": "checkpoints/qwen/104M_proxy",
+        "labels": "results/scores/pile/qwen-1025/diff-qwen_1.8B-qwen_104M",
+    }
 
 
 def storing(model: str, name: str) -> tuple[str, dict]:
@@ -128,6 +146,10 @@ COMMANDS = {  # launcher: program, its flags
     f"{SAMPLING}/1.8B.sh": scoring("checkpoints/qwen/1.8B", "qwen_1.8B"),
     "scripts/vanilla_kd/cache_teacher.sh": storing("checkpoints/qwen/1.8B", "qwen_1.8B"),
     f"{SAMPLING}/104M.sh": scoring("checkpoints/qwen/104M_ref", "qwen_104M"),
+    "scripts/miniplm/proxy/train.sh": regressing(),
+    "scripts/miniplm/proxy/score.sh": predicting(
+        "checkpoints/qwen/104M_proxy", "proxy-qwen_1.8B-qwen_104M"
+    ),
     f"{PROCESS}/pile_qwen.sh": tokenizing("data/pile/train", f"{PILE}/qwen-1025"),
     f"{PROCESS}/dclm_qwen.sh": tokenizing(
         "data/dclm", "processed_data/dclm/qwen-1025", split="test", source="dclm"
@@ -145,9 +167,11 @@ SETTINGS = {  # program: its settings, and the variables of other names
     "pretrain/train.py": (TrainSettings, {}),
     "minillm": (minillm.Settings, {}),
     "vanilla_kd": (vanilla_kd.Settings, {}),
+    "score_regression": (score_regression.Settings, {}),
     "baselines/teacher_cache.py": (teacher_cache.Settings, {"shards": "SCORE_SHARDS"}),
     "baselines/generate.py": (generate.Settings, {"shards": "SCORE_SHARDS"}),
     "miniplm/score.py": (score.Settings, {"shards": "SCORE_SHARDS"}),
+    "miniplm/proxy.py": (proxy.Settings, {"shards": "SCORE_SHARDS"}),
     "tools/process_data/tokenize_pile.py": (tokenize_pile.Settings, {"data_dir": "TEXT"}),
     "tools/convert_tokenization.py": (convert_tokenization.Settings, {}),
     "eval/harness.py": (harness.Settings, {}),

@@ -13,6 +13,7 @@ from eval.costs import UNKNOWN, run_flops
 
 # Powers of ten, so that a sum shows what it is made of.
 STUDENT, LIVE, TEACHER, REFERENCE, TRAINED, GENERATED, BEFORE = (10**n for n in range(7))
+REGRESSED, PREDICTED = 10**7, 10**8
 STEPS = {"step": 1, "student_flops": STUDENT, "teacher_flops": 0}
 
 
@@ -54,6 +55,11 @@ def world(make):
     make("corpus", "prior", {}, {"criterion": "prior"}, corpus="corpus")
     make("corpus", "external", {}, {"criterion": "external"}, corpus="corpus", score_file="T")
     make("corpus", "converted", {}, corpus="selected")
+    labelled = {"labels": "diff", "corpus": "part", "model": "reference"}
+    make("model", "proxy", {"step": 1, "student_flops": REGRESSED, "teacher_flops": 0}, **labelled)
+    make("scores", "predicted", {"flops": PREDICTED}, corpus="corpus", model="proxy")
+    chosen = {"corpus": "corpus", "scores": "predicted"}
+    make("corpus", "by proxy", {}, {"criterion": "proxy"}, **chosen)
     make("scores", "cache", {"flops": TEACHER}, corpus="corpus", model="teacher")
     make("corpus", "generated", {"flops": GENERATED}, corpus="corpus", model="teacher")
     return make
@@ -78,6 +84,8 @@ LIVE_STEPS = {**STEPS, "teacher_flops": LIVE}
         ({"corpus": "converted"}, STEPS, SELECTED),
         ({"corpus": "by teacher"}, STEPS, TEACHER),
         ({"corpus": "by reference"}, STEPS, REFERENCE + TRAINED),
+        # The reference is trained once, as the proxy's beginning and as what its labels need.
+        ({"corpus": "by proxy"}, STEPS, SELECTED + REGRESSED + PREDICTED),
         ({"corpus": "corpus", "teacher": "teacher"}, LIVE_STEPS, LIVE),
         ({"corpus": "selected", "teacher": "teacher"}, LIVE_STEPS, LIVE + SELECTED),
         ({"corpus": "corpus", "teacher_cache": "cache"}, STEPS, TEACHER),

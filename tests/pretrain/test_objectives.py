@@ -135,7 +135,7 @@ def test_flags_of_another_objective_are_refused_and_help_shows_them(base, capsys
 
 @pytest.mark.parametrize("name", ["nothing", "tests.nowhere.mixed", "tests.make", "", "os.path.x"])
 def test_one_that_is_not_there_is_refused(name):
-    assert names() == ["language_modelling", "minillm", "vanilla_kd"]
+    assert names() == ["language_modelling", "minillm", "score_regression", "vanilla_kd"]
     with pytest.raises(InputError, match="language_modelling"):
         load(name)
 
