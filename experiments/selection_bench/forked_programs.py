@@ -8,8 +8,12 @@ import multiprocessing
 import os
 import runpy
 import sys
+from collections import deque
 from collections.abc import Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from multiprocessing import connection
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,10 +52,45 @@ class Failed(ProgramError):
         self.code = max(code, 1)
 
 
-def run_all(jobs: Iterable[Job], at_once: int, logs: Path, title: str) -> None:
-    """Run all jobs, some at once, with a progress bar; Failed with what the first to fail said.
+@dataclass
+class Running:
+    """A job whose program `number` runs; start: where that program's part of the log begins."""
 
-    Jobs that are running then still end; no other is started.
+    job: Job
+    log: Path
+    number: int = -1
+    start: int = 0
+    process: BaseProcess | None = None
+
+    def start_next(self, context: BaseContext) -> bool:
+        """Start the next program; False if there is none."""
+        self.number += 1
+        if self.number == len(self.job.programs):
+            return False
+        program, *arguments = map(str, self.job.programs[self.number])
+        with open(self.log, "a", encoding="utf-8") as file:
+            print(f"+ python3 {program} {' '.join(arguments)}", file=file)
+            self.start = file.tell()
+        target = (program, arguments, self.log)
+        self.process = context.Process(target=run_program, args=target, daemon=True)
+        self.process.start()
+        return True
+
+    def require_success(self) -> None:
+        """After the program's end: Failed, with the last line of its output, if it failed."""
+        self.process.join()
+        if self.process.exitcode:
+            with open(self.log, encoding="utf-8", errors="replace") as file:
+                file.seek(self.start)
+                said = file.read().replace("\r", "\n").strip().splitlines()
+            raise Failed(self.process.exitcode, "".join(said[-1:]), self.job, self.log)
+
+
+def run_all(jobs: Iterable[Job], at_once: int, logs: Path, title: str) -> None:
+    """Run all jobs, some at once, with a progress bar; the first to fail ends it with Failed.
+
+    All processes are started and waited for by one thread: multiprocessing loses the exit code of
+    a process that two threads look at.
     """
     choose_accelerator()
     cores = len(os.sched_getaffinity(0))
@@ -59,33 +98,21 @@ def run_all(jobs: Iterable[Job], at_once: int, logs: Path, title: str) -> None:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     logs.mkdir(parents=True, exist_ok=True)
-    waiting, running = list(jobs), set()
-    bar = tqdm(total=len(waiting), desc=title, unit=" jobs", smoothing=0.1, mininterval=1)
-    with bar, ThreadPoolExecutor(at_once) as pool:
+    waiting, running = deque(jobs), {}
+    with tqdm(total=len(waiting), desc=title, unit=" jobs", smoothing=0.1, mininterval=1) as bar:
         while waiting or running:
             while waiting and len(running) < at_once:
-                job = waiting.pop(0)
-                running.add(pool.submit(run_job, context, job, logs / f"{job.name}.log"))
-            done, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                future.result()
-                bar.update()
-
-
-def run_job(context, job: Job, log: Path) -> None:
-    """Run the programs of a job to their ends; Failed if one does not end with 0."""
-    for program, *arguments in job.programs:
-        with open(log, "a", encoding="utf-8") as file:
-            print(f"+ python3 {program} {' '.join(map(str, arguments))}", file=file)
-            start = file.tell()
-        process = context.Process(target=run_program, args=(program, arguments, log), daemon=True)
-        process.start()
-        process.join()
-        if process.exitcode:
-            with open(log, encoding="utf-8", errors="replace") as file:
-                file.seek(start)
-                said = file.read().replace("\r", "\n").strip().splitlines()[-1:]
-            raise Failed(process.exitcode, "".join(said), job, log)
+                job = waiting.popleft()
+                one = Running(job, logs / f"{job.name}.log")
+                one.start_next(context)
+                running[one.process.sentinel] = one
+            for ended in connection.wait(list(running)):
+                one = running.pop(ended)
+                one.require_success()
+                if one.start_next(context):
+                    running[one.process.sentinel] = one
+                else:
+                    bar.update()
 
 
 def run_program(program: str, arguments: Sequence[str], log: Path) -> None:
