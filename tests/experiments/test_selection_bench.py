@@ -152,6 +152,12 @@ def test_a_failing_program_stops_the_rest_with_its_own_message(tmp_path):
     assert not (tmp_path / "logs/never.log").exists()
 
 
+def test_no_exit_code_of_many_at_once_is_lost(tmp_path):
+    jobs = [Job(str(number), [["data_utils/errors.py"]] * 2) for number in range(60)]
+    forked_programs.run_all(jobs, 3, tmp_path, "programs")
+    assert len(list(tmp_path.glob("*.log"))) == 60
+
+
 @pytest.fixture(scope="module")
 def trained(base, tokenizer_folder) -> Path:
     """The bench on one mixture: three criteria, two seeds, two steps."""
