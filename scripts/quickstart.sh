@@ -18,7 +18,7 @@ mkdir -p "${1:-$CODE/quickstart}"
 BASE=$(cd "${1:-$CODE/quickstart}" && pwd -P)
 SEQUENCES=${QUICKSTART_SEQUENCES:-512}
 PLANT=${PLANT:-junk}
-PLANT_NOISE=${PLANT_NOISE:-0.45}
+PLANT_NOISE=${PLANT_NOISE:-0.4}
 export SEED=${SEED:-10}
 if [[ $PLANT == none ]]; then PLANT=shuffle PLANT_NOISE=0; fi
 HELD_OUT=128

@@ -7,6 +7,7 @@ import base64
 import gzip
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -94,9 +95,10 @@ def test_noise_is_shuffled_words_of_training_documents_only(local):
         is_noise(document) for document in [*clean, *read(local["0.3"] / "heldout/0.jsonl")]
     )
     assert len(clean) == len(noisy)
-    noise_bytes = 0
-    for before, after in zip(clean, noisy, strict=True):
+    noise_bytes, by_file = 0, {document["meta"]["file"]: document for document in clean}
+    for after in noisy:
         if is_noise(after):
+            before = by_file[after["meta"]["file"]]
             words = before["text"].split(), after["text"].split()
             assert words[0] != words[1] and sorted(words[0]) == sorted(words[1])
             assert re.split(r"\S+", before["text"]) == re.split(r"\S+", after["text"])
@@ -127,6 +129,24 @@ def test_junk_is_a_library_s_bytes_as_text(monkeypatch):
         assert len(data) > 64 and data in library
     assert len(forms) == 3
     assert local_text.plant(clean, 0.5, 4, "junk") != planted
+
+
+def test_planted_documents_are_spread_evenly():
+    choice = random.Random(1)
+    sizes = [choice.choice((200, 900, 9000)) for _ in range(300)]
+    clean = [
+        local_text.Document(f"s{k % 5}", "p", f"{k}", "some words " * (size // 11))
+        for k, size in enumerate(sizes)
+    ]
+    assert local_text.plant(clean, 0.0, 3, "shuffle") == clean
+    planted = local_text.plant(clean, 0.4, 3, "shuffle")
+    texts = [d for d in planted if d.source != local_text.NOISE]
+    assert texts == sorted(texts, key=lambda d: int(d.name))  # those that stay keep their order
+    part = whole = 0
+    for document in planted:
+        whole += len(document.text)
+        part += len(document.text) * (document.source == local_text.NOISE)
+        assert abs(part - 0.4 * whole) < 9000 + 0.03 * whole
 
 
 def test_training_and_held_out_text_share_no_package_and_no_text(local):

@@ -163,7 +163,8 @@ def plant(documents: list[Document], share: float, seed: int, kind: str) -> list
     """The documents, that share of them (by number) replaced: kind is a name in PLANTS.
 
     They are drawn at even steps (from a random start) in the order of source and length: so the
-    share of the tokens is close to it too, in every source.
+    share of the tokens is close to it too, in every source. Then they are spread: any stretch of
+    the documents, which becomes a shard, has about this share.
     """
     start = random.Random(seed).random()
     planted = list(documents)
@@ -171,7 +172,18 @@ def plant(documents: list[Document], share: float, seed: int, kind: str) -> list
     for place, (number, document) in enumerate(order):
         if int((place + 1) * share + start) > int(place * share + start):
             planted[number] = PLANTS[kind](document, seed)
-    return planted
+    return spread(planted, [document.source in (NOISE, JUNK) for document in planted])
+
+
+def spread(documents: list[Document], planted: list[bool]) -> list[Document]:
+    """The planted ones evenly among the others, by length; both stay in their order."""
+    totals, place = Counter(), []
+    for document, kind in zip(documents, planted, strict=True):
+        place.append(totals[kind] + len(document.text) / 2)
+        totals[kind] += len(document.text)
+    shares = [at / totals[kind] for at, kind in zip(place, planted, strict=True)]
+    order = sorted(range(len(documents)), key=shares.__getitem__)
+    return [documents[number] for number in order]
 
 
 def shuffled(document: Document, seed: int) -> Document:
