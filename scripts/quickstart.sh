@@ -21,7 +21,6 @@ PLANT=${PLANT:-junk}
 PLANT_NOISE=${PLANT_NOISE:-0.4}
 export SEED=${SEED:-10}
 if [[ $PLANT == none ]]; then PLANT=shuffle PLANT_NOISE=0; fi
-HELD_OUT=128
 
 # Names and sizes besides those of stages.sh. The first shard is scored; the reference is trained on
 # the next two, so never on a sequence that is scored.
@@ -30,13 +29,14 @@ REFINED=processed_data/pretrain/pile-diff_samp-smollm2_135M-llama_5M-r0.5/smollm
 CONTROL=processed_data/pretrain/pile-random_samp-smollm2_135M-llama_5M-r0.5/smollm2-129
 TEST_SET=processed_data/held_out/smollm2-129
 SCORES=results/scores/pile/smollm2-129
-STUDENT=results/miniplm/llama/7M
-CONTROL_STUDENT=results/random_half/llama/7M
+TEST_SMALL=processed_data/held_out/bpe-257 # in the students' tokens
+STUDENT=results/miniplm/llama/1M
+CONTROL_STUDENT=results/random_half/llama/1M
 STORED_TEACHER=results/kd_cache/pile/smollm2-129/smollm2_135M
 GENERATED=processed_data/pretrain/pile-smollm2_135M-gen/smollm2-129
 SAMPLING=$CODE/scripts/miniplm/difference_sampling
-TOTAL=17
-if $all; then TOTAL=$((TOTAL + 1 + 3 * 2 + 3 + 2)); fi
+TOTAL=21
+if $all; then TOTAL=$((TOTAL + 1 + 5 * 2 + 3 + 2)); fi
 if $FAMILIES; then TOTAL=$((TOTAL + 2 * 5)); fi
 source "$CODE/scripts/stages.sh"
 prepare
@@ -79,30 +79,40 @@ stage "Difference scores" "$SCORES/diff-$TEACHER_NAME-$REF_NAME" \
 stage "Select the better half" $REFINED "${select_half[@]}"
 stage "Control: a random half" $CONTROL "${select_half[@]}" --criterion random \
   --seed "$SEED" --save $CONTROL
-TRAIN_STUDENT=(env MODEL_CONFIG=configs/models/quickstart/student.json
-  "TOTAL_STEPS=$((SEQUENCES / 8))" "VALID_DATA=$TEST_SET" VALID_EVERY=16 "SAVE_EVERY=$((SEQUENCES / 16))")
+# Students of a small vocabulary: in so few steps those of a large one learn little more than how
+# frequent tokens are, and then it matters little what they read (docs/experiments.md).
+stage "Tokenizer of the students" checkpoints/bpe \
+  "$PYTHON" "$CODE/tools/train_tokenizer.py" "$BASE"
+for corpus in "$REFINED" "$CONTROL" "$TEST_SET"; do
+  stage "Convert ${corpus%/*}" "${corpus%/*}/bpe-257" \
+    "$PYTHON" "$CODE/tools/convert_tokenization.py" "$BASE" --data-dir "$corpus" \
+    --target-tokenizer-path checkpoints/bpe --max-length 257 --save "${corpus%/*}/bpe-257"
+done
+train_small=(env MODEL_CONFIG=configs/models/quickstart/small_vocabulary.json LR=3e-3 LR_MIN=3e-4
+  WARMUP_STEPS=16 "TOTAL_STEPS=$((SEQUENCES / 4))" "VALID_DATA=$TEST_SMALL" VALID_EVERY=16)
 stage "Pre-train on the better half" $STUDENT \
-  "${TRAIN_STUDENT[@]}" SAVE=$STUDENT bash "$CODE/scripts/miniplm/pretraining/qwen/200M.sh" "$BASE"
+  "${train_small[@]}" SAVE=$STUDENT "DATA_DIR=${REFINED%/*}/bpe-257" \
+  bash "$CODE/scripts/miniplm/pretraining/qwen/200M.sh" "$BASE"
 stage "Pre-train on the random half" $CONTROL_STUDENT \
-  "${TRAIN_STUDENT[@]}" SAVE=$CONTROL_STUDENT DATA_DIR=$CONTROL \
+  "${train_small[@]}" SAVE=$CONTROL_STUDENT "DATA_DIR=${CONTROL%/*}/bpe-257" \
   bash "$CODE/scripts/pretrain/qwen/200M.sh" "$BASE"
 stage "Held-out loss: better half" results/eval/lm/better_half.json \
   bash "$CODE/scripts/eval/lm.sh" "$BASE" --model-path $STUDENT --ckpt-name better_half \
-  --data-dir $TEST_SET --limit $HELD_OUT
+  --data-dir $TEST_SMALL
 stage "Held-out loss: random half" results/eval/lm/random_half.json \
   bash "$CODE/scripts/eval/lm.sh" "$BASE" --model-path $CONTROL_STUDENT --ckpt-name random_half \
-  --data-dir $TEST_SET --limit $HELD_OUT
+  --data-dir $TEST_SMALL
 stage "A task of held-out text" configs/lm_harness_tasks/heldout_cloze.yaml \
   "$PYTHON" "$CODE/eval/cloze.py" "$BASE" --data-dir $TEST_SET --documents 32
 stage "The right continuation among four" results/eval/harness/cloze.md \
   bash "$CODE/scripts/eval/harness.sh" "$BASE" --tasks heldout_cloze --ckpt-name cloze \
   --model-path "teacher=checkpoints/smollm2/135M,reference=checkpoints/llama/5M_ref,better_half=$STUDENT,random_half=$CONTROL_STUDENT"
-RUNS=better_half=$STUDENT
+RUNS=better_half=$STUDENT,random_half=$CONTROL_STUDENT
 if $all; then source "$CODE/scripts/all_stages.sh"; fi
 
 echo
 "$PYTHON" "$CODE/eval/compare.py" "$BASE" \
-  --runs "$RUNS,random_half=$CONTROL_STUDENT" \
+  --runs "$RUNS" \
   --scores "$SCORES/diff-$TEACHER_NAME-$REF_NAME" \
   --stages stages.tsv --report report.html
 echo "The pipeline took $((SECONDS - started)) s. Report: $BASE/report.html"

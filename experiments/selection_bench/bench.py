@@ -65,6 +65,10 @@ class Bench:
         """Its difference store."""
         return f"{self.scores(condition)}/diff-{self.teacher_name}-{self.ref_name}"
 
+    def cell(self, condition: str, criterion: str) -> list["Student"]:
+        """The students of a criterion under a condition, one for each seed."""
+        return [Student(condition, criterion, seed) for seed in self.seeds]
+
     def students(self) -> list["Student"]:
         """All students, those of one seed together."""
         return [

@@ -26,9 +26,9 @@ from data_utils.flags import base_folder, flag, parse, under
 from eval.costs import run_flops
 from eval.run_curves import read_curve
 from eval.runs import Run, read_runs
-from experiments.planted_noise.plant import PLANTED
 from experiments.selection_bench.bench import CONTROL, Bench, Student
 from experiments.selection_bench.frequencies import frequency_loss
+from experiments.selection_bench.kept import keep_rows, plants
 from reports import html_page, plots, terminal
 from reports.files import save, write_csv
 from reports.page import (
@@ -93,12 +93,14 @@ def main() -> None:
     losses = [row for c in settings.conditions for row in loss_rows(base, c, runs, settings)]
     sources = [row for c in settings.conditions for row in source_rows(c, runs, settings)]
     rates = [row for c in settings.conditions for row in keep_rows(base, c, settings)]
-    folder, png = under(base, FOLDER), draw(losses, settings)
+    folder, png, shown = under(base, FOLDER), draw(losses, settings), settings.conditions
     page = Page(
         "What selection is worth, by criterion",
         [
             Findings([finding(c, losses) for c in settings.conditions]),
             Picture(png, CAPTION, "criteria.csv"),
+            Text(f"Held-out loss minus that of {CONTROL}, with 95 % intervals over the seeds:"),
+            Table(matrix(losses, settings), [Column(n, n) for n in ["criterion", *shown]]),
             *(block for c in settings.conditions for block in tables(c, losses, sources, rates)),
             Text(CAVEATS, "note"),
             *learned(base, runs, settings),
@@ -121,7 +123,7 @@ def read_all(base: Path, settings: Settings) -> dict[Student, Run]:
 
 def of_seeds(runs: dict, condition: str, criterion: str, settings: Settings) -> list[Run]:
     """The runs of a cell, in the order of the seeds."""
-    return [runs[student] for student in cell(condition, criterion, settings)]
+    return [runs[student] for student in settings.cell(condition, criterion)]
 
 
 def interval(values: np.ndarray) -> tuple[float, float, float]:
@@ -152,7 +154,7 @@ def loss_rows(base: Path, condition: str, runs: dict, settings: Settings) -> lis
         curves = [read_curve(run.folder) for run in mine]
         reached = [c.reaches(goal, "steps") for c, goal in zip(curves, goals, strict=True)]
         row["steps"] = float(np.mean(reached))
-        kept = np.sum([plants(base, s, settings) for s in cell(condition, criterion, settings)], 0)
+        kept = np.sum([plants(base, s, settings) for s in settings.cell(condition, criterion)], 0)
         row["plant_kept"] = kept[0] / kept[1] if kept[1] else float("nan")
         row["plant_share"] = kept[0] / kept[2]
         flops = [run_flops(run.folder, run.manifest) for run in mine]
@@ -160,43 +162,6 @@ def loss_rows(base: Path, condition: str, runs: dict, settings: Settings) -> lis
         row |= {f"seed {seed}": d for seed, d in zip(settings.seeds, losses - its, strict=True)}
         rows.append(row)
     return sorted(rows, key=lambda row: row["loss"])
-
-
-def cell(condition: str, criterion: str, settings: Settings) -> list[Student]:
-    """The students of a cell."""
-    return [Student(condition, criterion, seed) for seed in settings.seeds]
-
-
-def by_source(base: Path, student: Student, settings: Settings) -> tuple[list, np.ndarray]:
-    """(names of the sources, rows of each in the mixture and in the selection [2, sources])."""
-    mixture = Corpus(under(base, settings.mixture(student.condition)))
-    selection = Corpus(under(base, str(student.data / settings.corpus)))
-    counts = [
-        np.bincount(c.side("domain", np.arange(len(c))), minlength=len(mixture.domains))
-        for c in (mixture, selection)
-    ]
-    return mixture.domains, np.array(counts)
-
-
-def plants(base: Path, student: Student, settings: Settings) -> tuple[int, int, int]:
-    """(planted rows that are kept, planted rows, rows that are kept)."""
-    names, (there, kept) = by_source(base, student, settings)
-    planted = np.isin(names, PLANTED)
-    return int(kept[planted].sum()), int(there[planted].sum()), int(kept.sum())
-
-
-def keep_rows(base: Path, condition: str, settings: Settings) -> list[dict]:
-    """A row of each criterion: the share of each source that it keeps, the mean of the seeds."""
-    rows = []
-    for criterion in settings.criteria:
-        students = cell(condition, criterion, settings)
-        counts = [by_source(base, student, settings) for student in students]
-        names, total = counts[0][0], np.sum([count for _, count in counts], axis=0)
-        row = {"condition": condition, "criterion": criterion}
-        rates = zip(names, *total, strict=True)
-        row |= {name: kept / there for name, there, kept in rates if there}
-        rows.append(row)
-    return rows
 
 
 def source_rows(condition: str, runs: dict, settings: Settings) -> list[dict]:
@@ -220,9 +185,10 @@ def of_source(runs: list[Run]) -> dict[str, float]:
 def tables(condition: str, losses: list[dict], sources: list[dict], rates: list[dict]) -> list:
     """The blocks of a condition."""
     parts = [[row for row in rows if row["condition"] == condition] for rows in (sources, rates)]
+    there = [[n for n, value in list(rows[0].items())[2:] if value == value] for rows in parts]
     shown = [
-        [Column("criterion", "criterion"), *(Column(n, n, show) for n in list(rows[0])[2:])]
-        for rows, show in zip(parts, (signed, percent), strict=True)
+        [Column("criterion", "criterion"), *(Column(n, n, show) for n in names)]
+        for names, show in zip(there, (signed, percent), strict=True)
     ]
     return [
         Heading(condition),
@@ -234,6 +200,17 @@ def tables(condition: str, losses: list[dict], sources: list[dict], rates: list[
     ]
 
 
+def matrix(losses: list[dict], settings: Settings) -> list[dict]:
+    """A row of each criterion: its difference to the control under each condition, in words."""
+    rows = {name: {"criterion": name} for name in settings.criteria if name != CONTROL}
+    for row in losses:
+        if row["criterion"] != CONTROL:
+            mean, low, high = (signed(row[f"difference{end}"]) for end in ("", "_low", "_high"))
+            words = mean if low == "–" else f"{mean} ({low} to {high})"
+            rows[row["criterion"]][row["condition"]] = words
+    return list(rows.values())
+
+
 def finding(condition: str, losses: list[dict]) -> str:
     """Which criteria are ahead of the control beyond the seeds under a condition, and behind."""
     rows = [row for row in losses if row["condition"] == condition and row["criterion"] != CONTROL]
@@ -243,6 +220,8 @@ def finding(condition: str, losses: list[dict]) -> str:
         f"{which} {CONTROL} beyond the spread of the seeds: {', '.join(names) or 'none'}"
         for which, names in (("ahead of", ahead), ("behind", behind))
     )
+    if rows and np.isnan(rows[0]["difference_low"]):
+        words = "one seed, so its spread is not known"
     lowest = f"{rows[0]['criterion']} ({signed(rows[0]['difference'])})" if rows else CONTROL
     return f"{condition}: {words}. The lowest mean loss is that of {lowest}."
 

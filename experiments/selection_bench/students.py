@@ -36,7 +36,9 @@ class Settings(Bench):
 
     tokenizer: str = flag("checkpoints/bpe", "the students' tokenizer")
     held_out: str = flag("processed_data/held_out/students", "held-out corpus in their tokens")
-    model_config: str = flag("configs/models/selection_bench/student.json", "the students' size")
+    model_config: str = flag(
+        "configs/models/quickstart/small_vocabulary.json", "the students' size"
+    )
     max_length: int = flag(257, "tokens per sequence in their tokens")
     steps: int = flag(256, "training steps")
     batch: int = flag(8, "sequences per step")

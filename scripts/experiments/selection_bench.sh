@@ -29,7 +29,7 @@ case ${SCALE:=cpu} in
     ;;
 esac
 defaults+=(MAX_LENGTH=129 PRECISION=fp32 SCORE_PRECISION=fp32 STUDENT_LR=3e-3 VOCABULARY=4096
-  "STUDENT=$models/selection_bench/student.json" "REFERENCE=$models/quickstart/reference.json"
+  "STUDENT=$models/quickstart/small_vocabulary.json" "REFERENCE=$models/quickstart/reference.json"
   "SEEDS=1 2 3" "CONDITIONS=no_plant junk_30 junk_50 shuffled_30" CRITERIA=)
 for default in "${defaults[@]}"; do # what is set already stays
   variable=${default%%=*}
@@ -96,7 +96,7 @@ stage "Difference scores of the pool" "$POOL_SCORES/diff-$TEACHER_NAME-$REF_NAME
   "$PYTHON" "$SAMPLING/compute_difference_scores.py" "$BASE" --scores "$POOL_SCORES" \
   --teacher-name "$TEACHER_NAME" --ref-name "$REF_NAME"
 stage "Tokenizer of the students" checkpoints/bpe \
-  "$PYTHON" "$BENCH/tokenizer.py" "$BASE" --vocabulary "$VOCABULARY"
+  "$PYTHON" "$CODE/tools/train_tokenizer.py" "$BASE" --vocabulary "$VOCABULARY"
 stage "Held-out corpus in their tokens" processed_data/held_out/students \
   "$PYTHON" "$CODE/tools/convert_tokenization.py" "$BASE" --data-dir "$TEST_SET" \
   --target-tokenizer-path checkpoints/bpe --max-length $((2 * MAX_LENGTH - 1)) \

@@ -16,7 +16,7 @@ from data_utils.tokenizer import load_tokenizer
 from eval.run_curves import read_curve
 from experiments.planted_noise import plant
 from experiments.planted_noise.plant import JUNK, NOISE
-from experiments.selection_bench import forked_programs, mixture, results, students, tokenizer
+from experiments.selection_bench import forked_programs, mixture, results, students
 from experiments.selection_bench.bench import CONDITIONS, CRITERIA, Bench, Student
 from experiments.selection_bench.forked_programs import Failed, Job
 from experiments.selection_bench.frequencies import frequency_loss
@@ -24,7 +24,7 @@ from miniplm import difference
 from miniplm.scores import Scores
 from reports.files import read_csv
 from tests import make
-from tools import convert_tokenization
+from tools import convert_tokenization, train_tokenizer
 
 EOS, NAME = 0, "tokens"
 POOL, SCORES = f"processed_data/pretrain/pool/{NAME}", f"results/scores/pool/{NAME}"
@@ -121,14 +121,14 @@ def test_the_tokenizer_keeps_every_text_and_follows_from_its_text(tmp_path):
     texts = make.documents(20)
     make.write_text(tmp_path / "data/train", texts)
     for save in ("a", "b"):
-        call(tokenizer, tmp_path, data_dir="data/train", save=save, vocabulary=400)
+        call(train_tokenizer, tmp_path, data_dir="data/train", save=save, vocabulary=400)
     files = [(tmp_path / save / "tokenizer.json").read_bytes() for save in ("a", "b")]
     found = load_tokenizer(tmp_path / "a")
     assert files[0] == files[1] and len(found) == 400 and found.eos_token_id == 0
     for text in [*texts, make.SCRIPTS]:
         assert found.decode(found.encode(text), clean_up_tokenization_spaces=False) == text
     with pytest.raises(InputError, match="--vocabulary"):
-        call(tokenizer, tmp_path, vocabulary=257)
+        call(train_tokenizer, tmp_path, vocabulary=257)
 
 
 def test_what_is_asked_for_must_exist():

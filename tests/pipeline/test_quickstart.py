@@ -55,12 +55,12 @@ def without_npm(tmp_path) -> str:
 
 def test_the_stages_are_as_many_as_announced(tmp_path, without_npm):
     plain = stages(tmp_path)
-    assert len(plain) == 17
+    assert len(plain) == 21
     everything = stages(tmp_path, "--all")
     assert set(plain) < set(everything)  # what is done in one is done in the other
     without = stages(tmp_path, "--all", path=without_npm)
-    assert len(without) == 29
+    assert len(without) == 37
     if shutil.which("npm"):
-        assert len(everything) == 39 and set(without) < set(everything)
+        assert len(everything) == 47 and set(without) < set(everything)
     made = [artefact for artefact, _ in everything]
     assert len(set(made)) == len(made)

@@ -1,6 +1,6 @@
 """Train a small byte-pair tokenizer on a text artefact, for students that are to learn quickly.
 
-    python3 experiments/selection_bench/tokenizer.py BASE_PATH --data-dir data/pile/train \\
+    python3 tools/train_tokenizer.py BASE_PATH --data-dir data/pile/train \\
         --save checkpoints/bpe --vocabulary 4096
 
 Byte-level, as GPT-2's (any text can be encoded); <|endoftext|> is id 0 and also pads.
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
     from data_utils.program import run, use_project_python
 
     use_project_python()
@@ -23,7 +23,7 @@ from data_utils.flags import base_folder, flag, parse, under
 from tokenization.text import Documents
 from tokenization.text_folder import text_files
 
-PROGRAM = "experiments/selection_bench/tokenizer.py"
+PROGRAM = "tools/train_tokenizer.py"
 END_OF_TEXT = "<|endoftext|>"
 GET_TEXT = "run tools/get_pile.py"
 
