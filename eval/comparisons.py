@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from data_utils import artefact
+from data_utils.corpus import Corpus
 from eval import paper
 from eval.costs import UNKNOWN, run_flops
 from eval.run_curves import Curve, draw, has_curve, read_curve
@@ -129,12 +130,23 @@ def over_seeds(base: Path, runs: Sequence[Run]) -> list:
     """Mean, interval and spread of the runs that differ in nothing but seeds."""
     found: dict[str, list[Run]] = {}
     for run in runs:
-        data = run.corpus.manifest.content if run.corpus.manifest else {}
-        same = [{k: v for k, v in c.items() if k != "seed"} for c in (run.manifest.content, data)]
+        contents = [run.manifest.content, *made_by(run.corpus)]
+        same = [{k: v for k, v in content.items() if k != "seed"} for content in contents]
         key = artefact.canonical_hash([*same, sorted(run.manifest.inputs)])
         found.setdefault(key, []).append(run)
     rows = [spread(base, group, runs[-1]) for group in found.values() if len(group) > 1]
     return [Heading("Over seeds"), Text(SEEDS_ONLY, "note"), Table(rows, SPREAD)] if rows else []
+
+
+def made_by(corpus: Corpus) -> list[dict]:
+    """What decided a corpus and the corpora that it was made from: a conversion, a selection."""
+    found, manifest = [], corpus.manifest
+    while manifest is not None:
+        found.append(manifest.content)
+        source = manifest.inputs.get("corpus")
+        place = artefact.input_place(manifest.folder, source) if source else None
+        manifest = artefact.read_manifest(place) if place and place.is_dir() else None
+    return found
 
 
 def spread(base: Path, group: Sequence[Run], control: Run) -> dict:

@@ -266,6 +266,8 @@ def draw(losses: list[dict], settings: Settings) -> bytes:
             axes.plot(row["difference"], at, "o", color="#2a7f62")
         axes.set_yticks(range(len(names)), names)
         axes.set_title(condition)
+    for axes in panels[-1]:
+        axes.set_xlabel(f"held-out loss minus that of {CONTROL}, nats per token")
     for axes in panels.flat[len(settings.conditions) :]:
         axes.set_visible(False)
     return plots.png(figure)

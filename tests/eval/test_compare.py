@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_utils import atomic_files
+from data_utils import artefact, atomic_files
 from data_utils.artefact_writer import Output
 from data_utils.atomic_files import sha256
 from data_utils.corpus import Corpus
@@ -272,6 +272,33 @@ def test_runs_that_differ_by_seed_are_one_row(base):
         read_runs(base, {n: f"results/{n}" for n in names})
     )[1].rows
     assert settings == {"setting": "seed", "of 10": "10", "of 11": "11", "of 12": "12"}
+
+
+def test_corpora_made_of_different_selections_are_no_seeds(base, tokenizer_folder):
+    """Conversions of two selections have the same settings: what they were made from decides."""
+    rows = make.random_rows(ROWS, 600, 0)
+    for number, criterion in enumerate(("difference", "random", "random")):
+        chosen = Output(
+            base / f"chosen {number}",
+            "corpus",
+            "tests",
+            {"criterion": criterion, "seed": number},
+            {},
+        )
+        identity = chosen.begin().finish([], {"sequences": ROWS}).identity
+        make.save_corpus(base / f"converted {number}", rows, tokenizer_folder)
+        path = base / f"converted {number}/manifest.json"
+        manifest = json.loads(path.read_text())
+        manifest["inputs"] = {"corpus": identity | {"path": f"../chosen {number}"}}
+        made = artefact.Manifest(
+            folder=path.parent, **{k: v for k, v in manifest.items() if k != "fingerprint"}
+        )
+        made.write()
+        save_run(base, f"of {number}", path.parent, np.full(64, 7.0 + number), seed=number)
+    names = [f"of {number}" for number in range(3)]
+    runs = read_runs(base, {name: f"results/{name}" for name in names})
+    (row,) = comparisons.over_seeds(base, runs)[-1].rows
+    assert row["students"] == "of 1, of 2"
 
 
 def test_task_results_belong_to_weights_and_the_best_is_marked(base):
