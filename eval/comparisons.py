@@ -103,9 +103,10 @@ def steps_needed(run: Run, control: Run) -> list[str]:
     """How many times the steps the one behind needs; nothing where a curve is missing."""
     if run.tokens != control.tokens or not (has_curve(run.folder) and has_curve(control.folder)):
         return []
-    pair = sorted((curve_of(one).losses[-1], one.name, curve_of(one)) for one in (run, control))
-    (_, ahead, curve), (goal, behind, slow) = pair
-    steps, last = curve.reaches(goal, "steps"), slow.steps[-1]
+    curves = {one.name: curve_of(one) for one in (run, control)}
+    ahead, behind = sorted(curves, key=lambda name: (curves[name].losses[-1], name))
+    goal, last = curves[behind].losses[-1], curves[behind].steps[-1]
+    steps = curves[ahead].reaches(goal, "steps")
     return [
         f"{behind} needs {last / steps:.1f} times the steps: {ahead} reaches its last loss on "
         f"VALID_DATA ({goal:.3f}, after {integer(last)} steps) after {integer(round(steps))}."
@@ -168,10 +169,12 @@ def spread(base: Path, group: Sequence[Run], control: Run) -> dict:
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float, float]:
-    """(mean, low, high) of [n >= 2] values: Student's 95 % interval of the mean."""
+    """(mean, low, high) of values: Student's 95 % interval of the mean, NaN of a single one."""
     from scipy.stats import t
 
     n, mean = len(values), float(values.mean())
+    if n < 2:
+        return mean, float("nan"), float("nan")
     half = float(t.ppf(0.975, n - 1) * values.std(ddof=1) / np.sqrt(n))
     return mean, mean - half, mean + half
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from data_utils.corpus import Corpus
 from data_utils.flags import base_folder, flag, parse, under
+from eval.comparisons import mean_interval
 from eval.costs import run_flops
 from eval.run_curves import read_curve
 from eval.runs import Run, read_runs
@@ -126,17 +127,6 @@ def of_seeds(runs: dict, condition: str, criterion: str, settings: Settings) -> 
     return [runs[student] for student in settings.cell(condition, criterion)]
 
 
-def interval(values: np.ndarray) -> tuple[float, float, float]:
-    """(mean, low, high) over seeds: Student's 95 % interval, NaN for a single one."""
-    from scipy.stats import t
-
-    n, mean = len(values), float(np.mean(values))
-    if n < 2:
-        return mean, float("nan"), float("nan")
-    half = float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
-    return mean, mean - half, mean + half
-
-
 def loss_rows(base: Path, condition: str, runs: dict, settings: Settings) -> list[dict]:
     """A row of each criterion under a condition, the lowest loss first."""
     control = of_seeds(runs, condition, CONTROL, settings)
@@ -147,8 +137,8 @@ def loss_rows(base: Path, condition: str, runs: dict, settings: Settings) -> lis
         mine = of_seeds(runs, condition, criterion, settings)
         losses = np.array([run.losses.mean() for run in mine])
         row = {"condition": condition, "criterion": criterion}
-        row |= zip(("loss", "low", "high"), interval(losses), strict=True)
-        differences = interval(losses - its) if criterion != CONTROL else (0.0, 0.0, 0.0)
+        row |= zip(("loss", "low", "high"), mean_interval(losses), strict=True)
+        differences = mean_interval(losses - its) if criterion != CONTROL else (0.0, 0.0, 0.0)
         names = ("difference", "difference_low", "difference_high")
         row |= zip(names, differences, strict=True)
         curves = [read_curve(run.folder) for run in mine]
@@ -157,8 +147,7 @@ def loss_rows(base: Path, condition: str, runs: dict, settings: Settings) -> lis
         kept = np.sum([plants(base, s, settings) for s in settings.cell(condition, criterion)], 0)
         row["plant_kept"] = kept[0] / kept[1] if kept[1] else float("nan")
         row["plant_share"] = kept[0] / kept[2]
-        flops = [run_flops(run.folder, run.manifest) for run in mine]
-        row["student_flops"], row["scoring_flops"] = flops[0]
+        row["student_flops"], row["scoring_flops"] = run_flops(mine[0].folder, mine[0].manifest)
         row |= {f"seed {seed}": d for seed, d in zip(settings.seeds, losses - its, strict=True)}
         rows.append(row)
     return sorted(rows, key=lambda row: row["loss"])

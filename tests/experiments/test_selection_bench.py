@@ -13,6 +13,7 @@ import pytest
 from data_utils.corpus import Corpus
 from data_utils.errors import InputError
 from data_utils.tokenizer import load_tokenizer
+from eval.comparisons import mean_interval
 from eval.run_curves import read_curve
 from experiments.planted_noise import plant
 from experiments.planted_noise.plant import JUNK, NOISE
@@ -238,7 +239,7 @@ def test_losses_of_token_frequencies(base):
 
 
 def test_intervals_over_seeds():
-    mean, low, high = results.interval(np.array([1.0, 2.0, 4.0]))
+    mean, low, high = mean_interval(np.array([1.0, 2.0, 4.0]))
     half = 4.302653 * 1.527525 / math.sqrt(3)
     assert (mean, low, high) == pytest.approx((7 / 3, 7 / 3 - half, 7 / 3 + half), rel=1e-5)
-    assert np.isnan(results.interval(np.array([1.0]))[1:]).all()
+    assert np.isnan(mean_interval(np.array([1.0]))[1:]).all()
